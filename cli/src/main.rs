@@ -1,0 +1,3 @@
+//! kvctl: the command line of quorumkv.
+
+fn main() {}

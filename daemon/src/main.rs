@@ -1,0 +1,3 @@
+//! kvd: the quorumkv daemon.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Ids, frames, handshake, messages and error codes of quorumkv.

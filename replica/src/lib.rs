@@ -1,0 +1,1 @@
+//! The replication state machine of quorumkv, without IO.

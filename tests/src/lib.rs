@@ -1,0 +1,1 @@
+//! Integration tests of quorumkv with real processes and a real ZooKeeper.

@@ -1,0 +1,1 @@
+//! A write-ahead log: preallocated segments, chained checksums, group commit.
