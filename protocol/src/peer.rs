@@ -1,0 +1,328 @@
+//! What nodes say to each other: Vote, Propagate, ReadSample and Heartbeat, request and reply (DESIGN 4).
+//!
+//! Every message carries the epoch that it speaks for, so that late, repeated and reordered messages are harmless.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::budget::bounded;
+use crate::entry::Entry;
+use crate::ids::{EntryId, Epoch, Version};
+
+/// Most entries in one [`Append`].
+pub const MAX_ENTRIES: usize = 16_384;
+
+/// Most keys in one [`ReadSample`].
+pub const MAX_KEYS: usize = 4096;
+
+/// A message between members. Replies go back over the connection that the request came on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerEnvelope {
+    /// Chosen by the sender of the request, repeated in its reply.
+    pub correlation: u64,
+    /// The message.
+    pub body: PeerMessage,
+}
+
+/// The four families, request and reply. Variants are stable: their order is the wire format.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// Asks for a promise or for durable acceptance.
+    Vote(Vote),
+    /// Answers a [`Vote`].
+    VoteReply(VoteReply),
+    /// Spreads what is committed, and restores who lags.
+    Propagate(Propagate),
+    /// Answers a [`Propagate`].
+    PropagateReply(PropagateReply),
+    /// A reader asks what a replica holds.
+    ReadSample(ReadSample),
+    /// Answers a [`ReadSample`].
+    ReadSampleReply(ReadSampleReply),
+    /// The leader says that it leads.
+    Heartbeat(Heartbeat),
+    /// Answers a [`Heartbeat`].
+    HeartbeatReply(HeartbeatReply),
+}
+
+impl PeerMessage {
+    /// Whether this answers a request, and so goes back over the connection that the request came on.
+    #[must_use]
+    pub const fn is_reply(&self) -> bool {
+        match self {
+            Self::Vote(_) | Self::Propagate(_) | Self::ReadSample(_) | Self::Heartbeat(_) => false,
+            Self::VoteReply(_)
+            | Self::PropagateReply(_)
+            | Self::ReadSampleReply(_)
+            | Self::HeartbeatReply(_) => true,
+        }
+    }
+}
+
+/// Asks for a vote.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Vote {
+    /// Will you follow this epoch? Sent by a contender whose own promise is durable.
+    Lead {
+        /// The epoch that it wants to open.
+        epoch: Epoch,
+        /// The configuration that it counts votes in.
+        configuration: EntryId,
+    },
+    /// Accept these entries durably. Sent by the leader to replicas that keep up.
+    Write(Append),
+}
+
+/// Entries to be accepted after `previous`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Append {
+    /// The sender's epoch: a replica that promised a higher one refuses.
+    pub epoch: Epoch,
+    /// The entry before the first of `entries`: the replica's log must hold it.
+    pub previous: EntryId,
+    /// Entries in order, without gaps; none to ask whether the logs match at `previous`.
+    #[serde(deserialize_with = "bounded::<_, _, MAX_ENTRIES>")]
+    pub entries: Vec<Entry>,
+    /// Everything up to here is committed.
+    pub committed: Version,
+}
+
+/// Answers a vote.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum VoteReply {
+    /// The promise to follow `epoch` is durable, and so is every entry up to `last`.
+    Granted {
+        /// The promised epoch.
+        epoch: Epoch,
+        /// The last entry of this replica's log; its epoch is the accepted epoch.
+        last: EntryId,
+        /// What this replica knows to be committed.
+        committed: Version,
+    },
+    /// See [`AppendReply`].
+    Write(AppendReply),
+    /// This replica has promised a higher epoch.
+    Refused {
+        /// The epoch that was refused.
+        epoch: Epoch,
+        /// What it promised.
+        promise: Epoch,
+    },
+}
+
+/// Answers an [`Append`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AppendReply {
+    /// Everything that the leader of `epoch` has up to `durable` is durable here. Cumulative.
+    Accepted {
+        /// The epoch of the append.
+        epoch: Epoch,
+        /// The last version that is durable and equal to the leader's.
+        durable: Version,
+    },
+    /// The logs differ at the append's `previous`.
+    Diverged {
+        /// The epoch of the append.
+        epoch: Epoch,
+        /// The version at which they differ.
+        at: Version,
+        /// The last entry of this replica at or before it that might match.
+        hint: EntryId,
+    },
+}
+
+/// Spreads what is committed, and restores who lags.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Propagate {
+    /// Everything up to here is committed. Needs no reply.
+    Committed {
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// The last committed version.
+        committed: Version,
+    },
+    /// Committed entries for a replica that lags: nothing is left to vote on.
+    Entries(Append),
+    /// What this replica misses is no longer in the leader's log: pull a snapshot with [`Propagate::Fetch`].
+    Restore {
+        /// The leader's epoch.
+        epoch: Epoch,
+    },
+    /// Give me what follows `after`. Sent by a new leader to the replica with the best log, and by a replica that was
+    /// told to restore.
+    Fetch {
+        /// The epoch that the asker has promised: a source that promised a higher one refuses.
+        epoch: Epoch,
+        /// The last entry that the asker holds.
+        after: EntryId,
+        /// Where to go on in a snapshot that was begun.
+        resume: Option<SnapshotPosition>,
+    },
+}
+
+/// How far a snapshot has been received.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SnapshotPosition {
+    /// The last entry that the snapshot covers: its identity.
+    pub snapshot: EntryId,
+    /// Where the next chunk begins; opaque to everybody but the source.
+    pub cursor: Bytes,
+}
+
+/// Answers a [`Propagate`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PropagateReply {
+    /// Answers [`Propagate::Entries`].
+    Entries(AppendReply),
+    /// Answers [`Propagate::Fetch`]: entries that follow what the asker holds.
+    Fetched {
+        /// The epoch of the fetch.
+        epoch: Epoch,
+        /// The entry before the first of `entries`, at or before the fetch's `after`.
+        previous: EntryId,
+        /// Entries in order, without gaps; none if the source has no more.
+        #[serde(deserialize_with = "bounded::<_, _, MAX_ENTRIES>")]
+        entries: Vec<Entry>,
+    },
+    /// Answers [`Propagate::Fetch`] where the source's log no longer reaches back: a piece of its state instead.
+    Chunk {
+        /// The epoch of the fetch.
+        epoch: Epoch,
+        /// The piece.
+        chunk: SnapshotChunk,
+    },
+    /// Answers [`Propagate::Fetch`]: the source cannot serve now.
+    Unavailable {
+        /// The epoch of the fetch.
+        epoch: Epoch,
+    },
+    /// This replica has promised a higher epoch.
+    Refused {
+        /// The epoch that was refused.
+        epoch: Epoch,
+        /// What it promised.
+        promise: Epoch,
+    },
+}
+
+/// A piece of the state as of one entry.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SnapshotChunk {
+    /// Identity of the snapshot, and where this piece begins; an empty cursor begins it.
+    pub position: SnapshotPosition,
+    /// Where the next piece begins; `None` ends the snapshot.
+    pub next: Option<Bytes>,
+    /// Part of the state, in the form of the state store.
+    pub data: Bytes,
+    /// CRC32C of `data`.
+    pub checksum: u32,
+}
+
+/// A reader asks what a replica holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReadSample {
+    /// The asker's configuration. An answer with another one voids the sample.
+    pub configuration: EntryId,
+    /// Answer when your durable log has passed this entry or your epoch has moved on, or after a short while.
+    pub pass: Option<EntryId>,
+    /// The keys asked about; none asks only about the whole log.
+    #[serde(deserialize_with = "bounded::<_, _, MAX_KEYS>")]
+    pub keys: Vec<KeyProbe>,
+}
+
+/// A key, and what the asker holds of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyProbe {
+    /// The key.
+    pub key: Bytes,
+    /// The entry that last wrote it at the asker; the value is sent back only if the replica holds another.
+    pub held: Option<EntryId>,
+}
+
+/// What a replica holds durably, at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReadSampleReply {
+    /// The replica's configuration.
+    pub configuration: EntryId,
+    /// Its position in the log.
+    pub standing: Standing,
+    /// One answer for each key asked about, in order.
+    #[serde(deserialize_with = "bounded::<_, _, MAX_KEYS>")]
+    pub keys: Vec<KeyAnswer>,
+}
+
+/// Where a replica's durable log stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Standing {
+    /// The last durable (or committed) entry. Its epoch is the accepted epoch, its version is L of DESIGN 6.
+    pub last: EntryId,
+    /// The highest epoch that this replica has promised to follow.
+    pub promise: Epoch,
+    /// The last version that it knows to be committed: C of DESIGN 6.
+    pub committed: Version,
+}
+
+impl Standing {
+    /// Whether the log's last entry was accepted as a vote in the epoch that the replica still follows: it holds that
+    /// epoch's opening entry and has promised nobody else.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.promise == self.last.epoch
+    }
+}
+
+/// What a replica holds for a key, by its last durable accepted entry.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum KeyAnswer {
+    /// The key is absent.
+    Absent {
+        /// The entry that deleted it. `None` if that, if ever, was applied (and so committed) long ago.
+        deleted: Option<EntryId>,
+    },
+    /// The key has a value.
+    Present {
+        /// The entry that wrote it.
+        id: EntryId,
+        /// CRC32C of the value. Two different ones under one id are corruption.
+        checksum: u32,
+        /// The value; `None` if the asker holds the same entry's.
+        value: Option<Bytes>,
+    },
+}
+
+impl KeyAnswer {
+    /// The last entry that touched the key, as far as it is known.
+    #[must_use]
+    pub const fn id(&self) -> Option<EntryId> {
+        match self {
+            Self::Absent { deleted } => *deleted,
+            Self::Present { id, .. } => Some(*id),
+        }
+    }
+}
+
+/// The leader says that it leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Everything up to here is committed, as far as the replica's log is known to equal the leader's.
+    pub committed: Version,
+    /// The leader's last version: what a replica lags behind.
+    pub last: Version,
+}
+
+/// Answers a heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// The epoch of the heartbeat.
+    pub epoch: Epoch,
+    /// The highest epoch that this replica has promised; higher than `epoch` tells the sender to stand down.
+    pub promise: Epoch,
+    /// Its last durable entry.
+    pub durable: EntryId,
+    /// The last version that its state has applied.
+    pub applied: Version,
+    /// Whether it is receiving a snapshot.
+    pub restoring: bool,
+}
