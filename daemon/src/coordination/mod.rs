@@ -1,0 +1,256 @@
+//! Coordination through ZooKeeper: who should lead, epochs, and the first start of a cluster.
+//!
+//! ZooKeeper gives progress, never safety: it proposes a leader, and the quorum's votes decide. So everything here may
+//! be late, lost or wrong, and costs time only. This module knows nothing of the quorum protocol.
+//!
+//! Znodes, all below the root of the connect string (`/quorumkv` unless written):
+//!
+//! | Znode | Kind | Holds |
+//! |---|---|---|
+//! | `election/<host:port>_<sequence>` | ephemeral, sequential | the name says it all; the lowest sequence leads |
+//! | `epoch` | persistent | the last epoch given out, in decimal |
+//! | `members/<node id, 16 hex digits>` | persistent | the node's `host:port` |
+//! | `configuration` | persistent | the first configuration, written exactly once |
+//!
+//! One task owns the session ([`Coordinator::start`]); [`Coordinator`] is its handle and [`Event`]s are what it tells.
+//! The files: `connect_string` parses where ZooKeeper is, `contenders` decides (pure functions), `session` wraps the
+//! client with its traps, `election` keeps one znode in place, `registry` has the other znodes, `owner` is the task.
+
+mod connect_string;
+mod contenders;
+mod election;
+mod owner;
+mod registry;
+mod session;
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+
+pub use connect_string::{
+    ConnectString, ConnectStringError, DEFAULT_PORT, DEFAULT_ROOT, HostPort, HostPortError,
+};
+pub use registry::{AllocateEpochError, Members, RegistryError};
+
+use owner::{Channels, Owner, PolicySince, Resign};
+use registry::Registry;
+
+/// Events that can wait for their receiver. When it falls behind by more, the election waits for it.
+const EVENTS: usize = 64;
+
+/// Resignations that can wait for the owner. Further callers wait, each until its own deadline.
+const RESIGNATIONS: usize = 16;
+
+/// What the coordination needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The ZooKeeper servers, and the znode under which everything is kept.
+    pub connect: ConnectString,
+    /// After this time without us, ZooKeeper ends our session and another node may be elected. The servers have bounds
+    /// of their own (2 and 20 of their ticks) and may grant more or less.
+    pub session_timeout: Duration,
+    /// The longest that one ZooKeeper operation may take.
+    pub operation_timeout: Duration,
+    /// Where this node listens: its name in the election. No two nodes may share it.
+    pub address: HostPort,
+}
+
+impl Config {
+    /// The session timeout where nothing else is said.
+    pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+
+    /// A configuration with the default deadlines.
+    pub fn new(connect: ConnectString, address: HostPort) -> Self {
+        Self {
+            connect,
+            address,
+            session_timeout: Self::DEFAULT_SESSION_TIMEOUT,
+            operation_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What happened, in the order in which it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The session has changed.
+    Session(SessionState),
+    /// Our znode is the lowest: this node should take over.
+    Elected,
+    /// The end of the last `Elected`, and only ever that: our znode is gone, or its session is. A leader that holds a
+    /// quorum need not stop for it.
+    Unseated,
+    /// The address in the lowest znode, or `None` if there is none: a hint, as old as our last look at the election (a
+    /// node looks when its own znode or the one before it changes, and every ten seconds).
+    Leader(Option<String>),
+}
+
+/// The session, as far as this side can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// There is none yet, or no longer; servers are being tried.
+    Connecting,
+    /// There is one, and a connection.
+    Connected {
+        /// ZooKeeper's id for the session. The same as before a `Lost` if ZooKeeper still knew it.
+        session: i64,
+    },
+    /// The connection is gone. The session lives on for some time and may come back.
+    Disconnected,
+    /// The session has expired, or this side has to assume so.
+    Lost,
+}
+
+/// Whether a node that has no znode in the election may create one. It says nothing about one that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnrolPolicy {
+    /// At once.
+    Enrol,
+    /// Not before the leader that this node still hears has its znode in front. Set this whenever a leader is
+    /// established, so that it is in force before a session comes back.
+    Wait {
+        /// The `host:port` of that leader.
+        incumbent: String,
+        /// Enrol all the same after this time, counted from when there is a session and this policy.
+        at_most: Duration,
+    },
+}
+
+/// Why a resignation is not known to have been done.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ResignError {
+    /// There was no connection to ZooKeeper in the time given, or no answer. It will not be done later, except that an
+    /// operation already sent may still succeed; the events tell.
+    #[error("ZooKeeper did not take our resignation within {0:?}")]
+    Deadline(Duration),
+    /// The connection failed in the middle.
+    #[error("ZooKeeper may or may not have taken our resignation: {0}")]
+    Interrupted(String),
+    /// The node has left ZooKeeper altogether.
+    #[error("this node has left ZooKeeper")]
+    Withdrawn,
+}
+
+/// Why the session may still be there after [`Coordinator::withdraw`]. It will expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "ZooKeeper could not be told in time that this node leaves; its znode stays until the session expires"
+)]
+pub struct WithdrawError;
+
+/// Handle to the coordination. Clones share it; when the last is dropped, the node withdraws.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    registry: Registry,
+    resignations: mpsc::Sender<Resign>,
+    policy: watch::Sender<PolicySince>,
+    stop: watch::Sender<Option<Instant>>,
+    departed: watch::Receiver<Option<bool>>,
+}
+
+impl Coordinator {
+    /// Starts the owner task among `tasks`. It connects, and enrols as soon as there is a session.
+    ///
+    /// The receiver must be drained (a full queue stops the election). It ends when the owner does: after a
+    /// [`withdraw`](Self::withdraw), or without one because of a bug, on which the process should not go on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(config: Config, tasks: &TaskTracker) -> (Self, mpsc::Receiver<Event>) {
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let (resignations, resignations_out) = mpsc::channel(RESIGNATIONS);
+        let (policy, policy_out) =
+            watch::channel(PolicySince { policy: EnrolPolicy::Enrol, since: Instant::now() });
+        let (session_in, session) = watch::channel(None);
+        let (stop, stop_out) = watch::channel(None);
+        let (departed_in, departed) = watch::channel(None);
+        let registry = Registry { root: config.connect.root().to_owned(), session, stop: stop_out.clone() };
+        let channels = Channels {
+            events: events_in,
+            resignations: resignations_out,
+            policy: policy_out,
+            session: session_in,
+            stop: stop_out,
+            departed: departed_in,
+        };
+        tasks.spawn(Owner::new(config, channels).run());
+        (Self { registry, resignations, policy, stop, departed }, events)
+    }
+
+    /// Sets the policy on enrolment, [`EnrolPolicy::Enrol`] at first. Setting the present one again changes nothing.
+    pub fn set_enrolment(&self, policy: EnrolPolicy) {
+        self.policy.send_if_modified(|present| {
+            let differs = present.policy != policy;
+            if differs {
+                *present = PolicySince { policy, since: Instant::now() };
+            }
+            differs
+        });
+    }
+
+    /// Gives up our place: deletes our znode, and enrols again at the tail (subject to the policy on enrolment). The
+    /// successor sees it at once. If we had no znode, there is nothing to give up.
+    pub async fn resign(&self, within: Duration) -> Result<(), ResignError> {
+        let asked = async {
+            let (reply, outcome) = oneshot::channel();
+            self.resignations.send(reply).await.map_err(|_| ResignError::Withdrawn)?;
+            outcome.await.unwrap_or(Err(ResignError::Withdrawn))
+        };
+        timeout(within, asked).await.unwrap_or(Err(ResignError::Deadline(within)))
+    }
+
+    /// Leaves for good: closes the session, which deletes our znode, and ends the owner task. Later calls return the
+    /// outcome of the first.
+    pub async fn withdraw(&self, within: Duration) -> Result<(), WithdrawError> {
+        let deadline = Instant::now() + within;
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            stop.get_or_insert(deadline);
+            first
+        });
+        let mut departed = self.departed.clone();
+        match timeout_at(deadline, departed.wait_for(Option::is_some)).await {
+            Ok(Ok(departed)) if *departed == Some(true) => Ok(()),
+            _ => Err(WithdrawError),
+        }
+    }
+
+    /// Allocates an epoch that is greater than `above` and than every one allocated before, and is given to nobody
+    /// else. (Unless the znode is wiped or set back; hence `above`.)
+    pub async fn allocate_epoch(&self, above: u64, within: Duration) -> Result<u64, AllocateEpochError> {
+        self.registry.allocate_epoch(above, within).await
+    }
+
+    /// Registers a node by its id, or changes the address with which it is registered.
+    pub async fn register(&self, id: u64, address: &HostPort, within: Duration) -> Result<(), RegistryError> {
+        self.registry.register(id, address, within).await
+    }
+
+    /// The nodes that have registered.
+    pub async fn members(&self, within: Duration) -> Result<Members, RegistryError> {
+        self.registry.members(within).await
+    }
+
+    /// Waits until at least `count` nodes have registered, and returns them. Reports progress to the log.
+    pub async fn await_members(&self, count: usize, within: Duration) -> Result<Members, RegistryError> {
+        self.registry.await_members(count, within).await
+    }
+
+    /// Stores the first configuration unless there is one; returns the one that is stored. ZooKeeper refuses more than
+    /// about a megabyte.
+    pub async fn create_configuration_once(
+        &self,
+        configuration: &[u8],
+        within: Duration,
+    ) -> Result<Vec<u8>, RegistryError> {
+        self.registry.create_configuration_once(configuration, within).await
+    }
+
+    /// The first configuration, if it has been stored.
+    pub async fn configuration(&self, within: Duration) -> Result<Option<Vec<u8>>, RegistryError> {
+        self.registry.configuration(within).await
+    }
+}

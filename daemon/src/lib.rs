@@ -1,0 +1,3 @@
+//! The parts of `kvd`, the quorumkv daemon, as a library for its binary and its tests.
+
+pub mod coordination;
