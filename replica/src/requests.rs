@@ -2,7 +2,7 @@
 //!
 //! The table is part of the replicated state: it depends on nothing but the sequence of applied entries, so it is the
 //! same on every replica, whether that replayed the log or joined by a snapshot. It is bounded by forgetting, and
-//! forgetting is safe because a request that might be a retry of something forgotten is told so ([`RequestState::Expired`])
+//! forgetting is safe because a request that might be a retry of something forgotten is told so ([`Known::Expired`])
 //! instead of being run again.
 
 use std::collections::BTreeMap;
@@ -36,22 +36,20 @@ struct Client {
     results: BTreeMap<u64, Done>,
 }
 
+/// The result of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Done {
-    version: Version,
-    outcome: Outcome,
+pub struct Done {
+    /// The version of its entry.
+    pub version: Version,
+    /// What it came to.
+    pub outcome: Outcome,
 }
 
 /// What the table knows of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RequestState {
-    /// It was applied.
-    Done {
-        /// The version of its entry.
-        version: Version,
-        /// What it came to.
-        outcome: Outcome,
-    },
+pub enum Known {
+    /// It was applied: this is its result.
+    Done(Done),
     /// It was never applied.
     Fresh,
     /// It may have been applied and forgotten, so it can be neither answered nor run.
@@ -127,15 +125,15 @@ impl Requests {
     /// What is known of `request`, whose client knew `since` to be committed before it sent the request for the first
     /// time: everything that the request ever came to has a higher version.
     #[must_use]
-    pub fn lookup(&self, request: RequestId, since: Version) -> RequestState {
+    pub fn lookup(&self, request: RequestId, since: Version) -> Known {
         let client = self.clients.get(&request.client);
         if let Some(done) = client.and_then(|client| client.results.get(&request.sequence)) {
-            return RequestState::Done { version: done.version, outcome: done.outcome };
+            return Known::Done(*done);
         }
         // A client that was forgotten altogether lost its last result at the horizon, after all its others: so if the
         // request was ever applied, that was at or before the horizon.
         let finished = client.is_some_and(|client| client.floor > request.sequence);
-        if finished || since < self.horizon { RequestState::Expired } else { RequestState::Fresh }
+        if finished || since < self.horizon { Known::Expired } else { Known::Fresh }
     }
 
     /// Takes in the next entry of the log and says what changed.
@@ -246,8 +244,8 @@ mod tests {
         Entry { id, body: Body::Write(write) }
     }
 
-    fn done(version: u64) -> RequestState {
-        RequestState::Done { version: Version::new(version), outcome: Outcome::Applied }
+    fn done(version: u64) -> Known {
+        Known::Done(Done { version: Version::new(version), outcome: Outcome::Applied })
     }
 
     fn row(version: u64, request: RequestId, floor: u64) -> Row {
@@ -257,16 +255,12 @@ mod tests {
     #[test]
     fn a_retry_is_answered_with_the_first_result() {
         let mut requests = Requests::new();
-        assert_eq!(requests.lookup(request(7, 1), Version::ZERO), RequestState::Fresh);
+        assert_eq!(requests.lookup(request(7, 1), Version::ZERO), Known::Fresh);
         let changes = requests.apply(&entry(5, request(7, 1), 1));
         let inserted = Some(row(5, request(7, 1), 1));
         assert_eq!(changes, Changes { inserted, ..Changes::default() });
         assert_eq!(requests.lookup(request(7, 1), Version::ZERO), done(5));
-        assert_eq!(
-            requests.lookup(request(8, 1), Version::ZERO),
-            RequestState::Fresh,
-            "another client's request"
-        );
+        assert_eq!(requests.lookup(request(8, 1), Version::ZERO), Known::Fresh, "another client's request");
         assert_eq!(requests.apply(&entry(6, request(7, 1), 1)), Changes::default());
         assert_eq!(requests.lookup(request(7, 1), Version::ZERO), done(5));
     }
@@ -287,9 +281,9 @@ mod tests {
         }
         let changes = requests.apply(&entry(4, request(7, 4), 3));
         assert_eq!(changes.removed, [request(7, 1), request(7, 2)]);
-        assert_eq!(requests.lookup(request(7, 2), Version::new(9)), RequestState::Expired);
+        assert_eq!(requests.lookup(request(7, 2), Version::new(9)), Known::Expired);
         assert_eq!(requests.lookup(request(7, 3), Version::new(9)), done(3));
-        assert_eq!(requests.lookup(request(7, 5), Version::new(9)), RequestState::Fresh);
+        assert_eq!(requests.lookup(request(7, 5), Version::new(9)), Known::Fresh);
         assert_eq!(requests.len(), 2);
     }
 
@@ -298,9 +292,9 @@ mod tests {
         let mut requests = Requests::new();
         requests.apply(&entry(1, request(7, 5), 99));
         assert_eq!(requests.lookup(request(7, 5), Version::ZERO), done(1), "its own result stays");
-        assert_eq!(requests.lookup(request(7, 4), Version::ZERO), RequestState::Expired);
+        assert_eq!(requests.lookup(request(7, 4), Version::ZERO), Known::Expired);
         requests.apply(&entry(2, request(7, 6), 0));
-        assert_eq!(requests.lookup(request(7, 4), Version::ZERO), RequestState::Expired);
+        assert_eq!(requests.lookup(request(7, 4), Version::ZERO), Known::Expired);
         assert_eq!(requests.apply(&entry(3, request(7, 4), 0)), Changes::default(), "below the floor");
     }
 
@@ -314,17 +308,9 @@ mod tests {
         assert_eq!(changes.horizon, Some(Version::new(1)));
         assert_eq!(requests.horizon(), Version::new(1));
         assert!(!requests.clients.contains_key(&ClientId::new(7)), "a client without results is forgotten");
-        assert_eq!(requests.lookup(request(7, 1), Version::ZERO), RequestState::Expired);
-        assert_eq!(
-            requests.lookup(request(9, 1), Version::ZERO),
-            RequestState::Expired,
-            "may have been evicted"
-        );
-        assert_eq!(
-            requests.lookup(request(9, 1), Version::new(1)),
-            RequestState::Fresh,
-            "begun after the horizon"
-        );
+        assert_eq!(requests.lookup(request(7, 1), Version::ZERO), Known::Expired);
+        assert_eq!(requests.lookup(request(9, 1), Version::ZERO), Known::Expired, "may have been evicted");
+        assert_eq!(requests.lookup(request(9, 1), Version::new(1)), Known::Fresh, "begun after the horizon");
         assert_eq!(requests.lookup(request(8, 1), Version::ZERO), done(2));
     }
 
@@ -386,11 +372,9 @@ mod tests {
         fn deliver(&mut self, index: usize) {
             let Some(sent) = self.sent.get(index).copied() else { return };
             match self.requests.lookup(sent.request, sent.since) {
-                RequestState::Done { version, .. } => {
-                    assert_eq!(self.runs.get(&sent.request), Some(&version))
-                }
-                RequestState::Expired => {}
-                RequestState::Fresh => {
+                Known::Done(done) => assert_eq!(self.runs.get(&sent.request), Some(&done.version)),
+                Known::Expired => {}
+                Known::Fresh => {
                     self.version += 1;
                     let before = self.runs.insert(sent.request, Version::new(self.version));
                     assert_eq!(before, None, "{} ran twice", sent.request);
