@@ -79,12 +79,15 @@ pub(super) struct Registry {
 
 impl Registry {
     /// Makes `attempt` on the present session, again after each failure that another attempt may mend.
-    async fn call<T>(
+    async fn call<T, Attempt>(
         &self,
         call: &'static str,
         within: Duration,
-        attempt: impl AsyncFn(&Session) -> Result<T, OperationError>,
-    ) -> Result<T, RegistryError> {
+        attempt: impl Fn(Session) -> Attempt,
+    ) -> Result<T, RegistryError>
+    where
+        Attempt: Future<Output = Result<T, OperationError>> + Send,
+    {
         let mut reason = "no ZooKeeper session".to_owned();
         let persist = async {
             let mut sessions = self.session.clone();
@@ -94,7 +97,7 @@ impl Registry {
                     Err(_) => return Err(RegistryError::Withdrawn { call }),
                 };
                 let Some(session) = session else { continue };
-                match attempt(&session).await {
+                match attempt(session).await {
                     Ok(done) => return Ok(done),
                     Err(OperationError::Refused { source, .. }) => {
                         return Err(RegistryError::Refused { call, reason: source.to_string() });
@@ -122,10 +125,10 @@ impl Registry {
         above: u64,
         within: Duration,
     ) -> Result<u64, AllocateEpochError> {
-        let path = format!("{}/epoch", self.root);
-        let attempt = async |session: &Session| {
+        let path = &format!("{}/epoch", self.root);
+        let attempt = |session: Session| async move {
             loop {
-                let found = session.read(&path).await?;
+                let found = session.read(path).await?;
                 let stored = match &found {
                     None => 0,
                     Some((data, _)) => match parse_epoch(data) {
@@ -142,8 +145,8 @@ impl Registry {
                 };
                 let text = next.to_string();
                 let ours = match found {
-                    None => session.create(&path, text.as_bytes()).await?,
-                    Some((_, version)) => session.replace(&path, text.as_bytes(), version).await?,
+                    None => session.create(path, text.as_bytes()).await?,
+                    Some((_, version)) => session.replace(path, text.as_bytes(), version).await?,
                 };
                 // A reply that is lost ends this attempt with an error. The next one reads again, and if the write
                 // did happen it goes above it, so a number is used at most once and some are not used at all.
@@ -161,14 +164,14 @@ impl Registry {
         address: &HostPort,
         within: Duration,
     ) -> Result<(), RegistryError> {
-        let path = format!("{}/members/{id:016x}", self.root);
-        let address = address.to_string();
-        let attempt = async |session: &Session| {
+        let path = &format!("{}/members/{id:016x}", self.root);
+        let address = &address.to_string();
+        let attempt = |session: Session| async move {
             loop {
-                let done = match session.read(&path).await? {
-                    None => session.create(&path, address.as_bytes()).await?,
+                let done = match session.read(path).await? {
+                    None => session.create(path, address.as_bytes()).await?,
                     Some((data, _)) if data == address.as_bytes() => true,
-                    Some((_, version)) => session.replace(&path, address.as_bytes(), version).await?,
+                    Some((_, version)) => session.replace(path, address.as_bytes(), version).await?,
                 };
                 if done {
                     return Ok(());
@@ -179,11 +182,11 @@ impl Registry {
     }
 
     pub(super) async fn members(&self, within: Duration) -> Result<Members, RegistryError> {
-        let folder = format!("{}/members", self.root);
-        let attempt = async |session: &Session| {
-            session.sync(&folder).await?;
-            let names = session.children(&folder).await?.unwrap_or_default();
-            read_members(session, &folder, names).await
+        let folder = &format!("{}/members", self.root);
+        let attempt = |session: Session| async move {
+            session.sync(folder).await?;
+            let names = session.children(folder).await?.unwrap_or_default();
+            read_members(&session, folder, names).await
         };
         self.call("list members", within, attempt).await
     }
@@ -193,11 +196,11 @@ impl Registry {
         count: usize,
         within: Duration,
     ) -> Result<Members, RegistryError> {
-        let folder = format!("{}/members", self.root);
-        let attempt = async |session: &Session| {
+        let folder = &format!("{}/members", self.root);
+        let attempt = |session: Session| async move {
             loop {
-                let (names, watch) = session.watch_children(&folder).await?;
-                let members = read_members(session, &folder, names).await?;
+                let (names, watch) = session.watch_children(folder).await?;
+                let members = read_members(&session, folder, names).await?;
                 info!("{} of {count} nodes have registered", members.len());
                 if members.len() >= count {
                     return Ok(members);
@@ -214,13 +217,13 @@ impl Registry {
         configuration: &[u8],
         within: Duration,
     ) -> Result<Vec<u8>, RegistryError> {
-        let path = format!("{}/configuration", self.root);
-        let attempt = async |session: &Session| {
+        let path = &format!("{}/configuration", self.root);
+        let attempt = |session: Session| async move {
             loop {
-                if session.create(&path, configuration).await? {
+                if session.create(path, configuration).await? {
                     return Ok(configuration.to_vec());
                 }
-                if let Some((stored, _)) = session.read(&path).await? {
+                if let Some((stored, _)) = session.read(path).await? {
                     return Ok(stored);
                 }
             }
@@ -229,10 +232,10 @@ impl Registry {
     }
 
     pub(super) async fn configuration(&self, within: Duration) -> Result<Option<Vec<u8>>, RegistryError> {
-        let path = format!("{}/configuration", self.root);
-        let attempt = async |session: &Session| {
-            session.sync(&path).await?;
-            Ok(session.read(&path).await?.map(|(stored, _)| stored))
+        let path = &format!("{}/configuration", self.root);
+        let attempt = |session: Session| async move {
+            session.sync(path).await?;
+            Ok(session.read(path).await?.map(|(stored, _)| stored))
         };
         self.call("read configuration", within, attempt).await
     }

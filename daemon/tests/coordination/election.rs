@@ -1,0 +1,119 @@
+//! Who leads: the lowest znode, and what happens when it goes.
+
+use kvd::coordination::Event;
+use zookeeper_client::{Acls, CreateMode};
+
+use crate::node::{Node, Observer, PATIENCE};
+use crate::{root, zookeeper};
+
+/// Three nodes that have enrolled in the order of their ports, the first elected.
+async fn three(zookeeper: &str, observer: &Observer) -> [Node; 3] {
+    let mut a = Node::start(zookeeper, &observer.root, 5000).await;
+    a.until(&Event::Elected).await;
+    let b = Node::start(zookeeper, &observer.root, 5001).await;
+    observer.until_contenders(&[&a, &b]).await;
+    let c = Node::start(zookeeper, &observer.root, 5002).await;
+    observer.until_contenders(&[&a, &b, &c]).await;
+    [a, b, c]
+}
+
+fn leader(node: &Node) -> Event {
+    Event::Leader(Some(node.address.to_string()))
+}
+
+#[tokio::test]
+async fn lowest_leads_and_each_departure_elects_the_next() {
+    let zookeeper = zookeeper();
+    let observer = Observer::connect(&zookeeper, &root("departures")).await;
+    let [mut a, mut b, mut c] = three(&zookeeper, &observer).await;
+    a.until(&leader(&a)).await;
+    assert!(!b.until(&leader(&a)).await.contains(&Event::Elected));
+    assert!(!c.until(&leader(&a)).await.contains(&Event::Elected));
+
+    // A withdrawn node's znode is gone when the call returns: nobody waits for a session to expire.
+    a.withdraw().await;
+    observer.until_contenders(&[&b, &c]).await;
+    b.until(&Event::Elected).await;
+
+    b.coordinator.resign(PATIENCE).await.expect("resign");
+    c.until(&Event::Elected).await;
+    observer.until_contenders(&[&c, &b]).await;
+    b.until(&Event::Unseated).await;
+    b.until(&leader(&c)).await;
+
+    c.withdraw().await;
+    assert!(!b.until(&Event::Elected).await.contains(&Event::Unseated), "each Unseated ends one Elected");
+    b.withdraw().await;
+    assert_eq!(observer.contenders().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_node_alone_that_resigns_leads_again() {
+    let zookeeper = zookeeper();
+    let observer = Observer::connect(&zookeeper, &root("alone")).await;
+    let mut a = Node::start(&zookeeper, &observer.root, 5000).await;
+    a.until(&Event::Elected).await;
+    let first = observer.lowest().await;
+    a.coordinator.resign(PATIENCE).await.expect("resign");
+    a.until(&Event::Unseated).await;
+    a.until(&Event::Elected).await;
+    assert_ne!(observer.lowest().await, first);
+    a.withdraw().await;
+}
+
+#[tokio::test]
+async fn a_znode_deleted_by_someone_else_unseats_and_its_node_enrols_at_the_tail() {
+    let zookeeper = zookeeper();
+    let observer = Observer::connect(&zookeeper, &root("deleted")).await;
+    let [mut a, mut b, c] = three(&zookeeper, &observer).await;
+    observer.client.delete(&observer.lowest().await, None).await.expect("delete the leader's znode");
+    a.until(&Event::Unseated).await;
+    b.until(&Event::Elected).await;
+    observer.until_contenders(&[&b, &c, &a]).await;
+    for node in [a, b, c] {
+        node.withdraw().await;
+    }
+}
+
+#[tokio::test]
+async fn a_follower_that_goes_elects_nobody_and_the_one_behind_it_watches_on() {
+    let zookeeper = zookeeper();
+    let observer = Observer::connect(&zookeeper, &root("middle")).await;
+    let [a, b, mut c] = three(&zookeeper, &observer).await;
+    b.withdraw().await;
+    observer.until_contenders(&[&a, &c]).await;
+    a.withdraw().await;
+    c.until(&Event::Elected).await;
+    c.withdraw().await;
+}
+
+#[tokio::test]
+async fn a_restarted_node_removes_the_znode_of_its_former_session() {
+    let zookeeper = zookeeper();
+    let observer = Observer::connect(&zookeeper, &root("restarted")).await;
+    let mut former = Node::start(&zookeeper, &observer.root, 5000).await;
+    former.until(&Event::Elected).await;
+    let left_behind = observer.lowest().await;
+    former.proxy.cut();
+
+    let mut restarted = Node::start(&zookeeper, &observer.root, 5000).await;
+    restarted.until(&Event::Elected).await;
+    observer.until_contenders(&[&restarted]).await;
+    assert_ne!(observer.lowest().await, left_behind);
+    restarted.withdraw().await;
+}
+
+#[tokio::test]
+async fn znodes_that_are_not_contenders_are_ignored() {
+    let zookeeper = zookeeper();
+    let observer = Observer::connect(&zookeeper, &root("foreign")).await;
+    let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    for name in ["lock", "kv_0000000000", "kv:5000_1"] {
+        let path = format!("{}/election", observer.root);
+        observer.client.mkdir(&path, &options).await.expect("make the folder");
+        observer.client.create(&format!("{path}/{name}"), &[], &options).await.expect("create");
+    }
+    let mut a = Node::start(&zookeeper, &observer.root, 5000).await;
+    a.until(&Event::Elected).await;
+    a.withdraw().await;
+}
