@@ -1,1 +1,3 @@
 //! Integration tests of quorumkv with real processes and a real ZooKeeper.
+
+pub mod zookeeper;
