@@ -1,0 +1,134 @@
+//! The end of the log: encodes records, writes them, syncs them, and goes on to the next segment.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::disk::{Disk, IoError};
+use crate::format::{Place, SEGMENT_HEADER, SegmentHeader, encode_record, record_size};
+use crate::housekeeper::Housekeeper;
+use crate::index::Shared;
+use crate::record::{Change, Record};
+use crate::segment::{Segment, install_spare};
+
+/// Where a recovered log ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// Absolute position of the next record; all before is durable.
+    pub(crate) position: u64,
+    /// Checksum of the last record.
+    pub(crate) previous: u32,
+}
+
+/// Appends to the log. After an error it must not be used again: what is on disk is unknown.
+pub(crate) struct Appender {
+    shared: Arc<Shared>,
+    disk: Disk,
+    directory: PathBuf,
+    housekeeper: Arc<Housekeeper>,
+    segment_bytes: u64,
+    sync: bool,
+    active: Arc<Segment>,
+    /// Where the next record goes, once `buffer` is written.
+    position: u64,
+    previous: u32,
+    /// All below is durable.
+    synced: u64,
+    /// Records that end at `position` and are not written yet.
+    buffer: Vec<u8>,
+    /// The records in `buffer`, with the absolute positions at which they end.
+    buffered: Vec<(Change, u64)>,
+}
+
+impl Appender {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        disk: Disk,
+        directory: PathBuf,
+        housekeeper: Arc<Housekeeper>,
+        (segment_bytes, sync): (u64, bool),
+        end: End,
+    ) -> Appender {
+        let active = Arc::clone(shared.read().active());
+        let End { position, previous } = end;
+        Appender {
+            shared,
+            disk,
+            directory,
+            housekeeper,
+            segment_bytes,
+            sync,
+            active,
+            position,
+            previous,
+            synced: position,
+            buffer: Vec::new(),
+            buffered: Vec::new(),
+        }
+    }
+
+    /// Adds a record to what the next [`Appender::flush`] writes. The record fits a segment: the writer has checked.
+    pub(crate) fn append(&mut self, record: &Record) -> Result<(), IoError> {
+        let size = record_size(record.payload().len()) as u64;
+        if self.position + size > self.active.limit() {
+            self.roll()?;
+        }
+        let place = Place { position: self.position, previous: self.previous, synced: self.synced };
+        self.previous = encode_record(&mut self.buffer, self.shared.log, place, record);
+        self.position += size;
+        self.buffered.push((record.change(), self.position));
+        Ok(())
+    }
+
+    /// Writes what was appended, in one piece, and lets readers see it.
+    pub(crate) fn flush(&mut self) -> Result<(), IoError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let mut start = self.position - self.buffer.len() as u64;
+        self.disk.write(&self.active.file, &self.active.path, &self.buffer, start - self.active.start)?;
+        self.buffer.clear();
+        let mut index = self.shared.write();
+        for (change, end) in self.buffered.drain(..) {
+            index.apply(change, start, end);
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written, unless the log runs without syncs.
+    pub(crate) fn sync(&mut self) -> Result<(), IoError> {
+        if self.sync && self.synced < self.position {
+            self.disk.sync(&self.active.file, &self.active.path)?;
+            self.synced = self.position;
+        }
+        Ok(())
+    }
+
+    /// Goes on in a new segment. The old one is synced first (always): only the last segment can have a torn tail,
+    /// and the header of the new one proves that everything before it was durable.
+    fn roll(&mut self) -> Result<(), IoError> {
+        self.flush()?;
+        self.disk.sync(&self.active.file, &self.active.path)?;
+        let spare = self.housekeeper.take_spare()?;
+        let (promise, last) = {
+            let index = self.shared.read();
+            (index.tail.promise, index.tail.last)
+        };
+        let header = SegmentHeader {
+            log: self.shared.log,
+            sequence: self.active.sequence + 1,
+            start: self.active.limit(),
+            size: self.segment_bytes,
+            previous: self.previous,
+            promise,
+            last,
+        };
+        self.active = Arc::new(install_spare(&self.disk, &self.directory, spare, &header)?);
+        self.housekeeper.prepare_next();
+        self.position = header.start + SEGMENT_HEADER as u64;
+        self.synced = self.position;
+        self.shared.write().push_segment(Arc::clone(&self.active), self.position);
+        tracing::debug!(segment = header.sequence, %last, "started a segment");
+        Ok(())
+    }
+}
