@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
@@ -37,33 +38,46 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    deserializer.deserialize_seq(Bounded::<T, MAX>(PhantomData))
+    deserializer.deserialize_seq(Bounded::<T, T, MAX> { cost: size_of::<T>(), element: PhantomData })
 }
 
-struct Bounded<T, const MAX: usize>(PhantomData<T>);
+/// As [`bounded`], for elements that are shared: each costs its pointer, two counters and itself.
+pub(crate) fn bounded_shared<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<Arc<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let cost = size_of::<Arc<T>>() + 2 * size_of::<usize>() + size_of::<T>();
+    deserializer.deserialize_seq(Bounded::<T, Arc<T>, MAX> { cost, element: PhantomData })
+}
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {
-    type Value = Vec<T>;
+/// Decodes each element as a `T` and keeps it as an `E`, which takes `cost` bytes.
+struct Bounded<T, E, const MAX: usize> {
+    cost: usize,
+    element: PhantomData<(T, E)>,
+}
+
+impl<'de, T: Deserialize<'de>, E: From<T>, const MAX: usize> Visitor<'de> for Bounded<T, E, MAX> {
+    type Value = Vec<E>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at most {MAX} elements")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<E>, A::Error> {
         const { assert!(size_of::<T>() > 0, "a sequence of zero-sized elements has no bound in bytes") };
         let claimed = seq.size_hint().unwrap_or(0);
         if claimed > MAX {
             return Err(A::Error::invalid_length(claimed, &self));
         }
         let mut elements = Vec::with_capacity(claimed.min(RESERVE));
-        while let Some(element) = seq.next_element()? {
-            let left =
-                LEFT.get().checked_sub(size_of::<T>()).ok_or_else(|| A::Error::custom("over budget"))?;
+        while let Some(element) = seq.next_element::<T>()? {
+            let left = LEFT.get().checked_sub(self.cost).ok_or_else(|| A::Error::custom("over budget"))?;
             LEFT.set(left);
             if elements.len() == MAX {
                 return Err(A::Error::invalid_length(MAX + 1, &self));
             }
-            elements.push(element);
+            elements.push(E::from(element));
         }
         Ok(elements)
     }

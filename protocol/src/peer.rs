@@ -2,10 +2,12 @@
 //!
 //! Every message carries the epoch that it speaks for, so that late, repeated and reordered messages are harmless.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::budget::bounded;
+use crate::budget::{bounded, bounded_shared};
 use crate::entry::Entry;
 use crate::ids::{EntryId, Epoch, Version};
 
@@ -59,6 +61,18 @@ impl PeerMessage {
     }
 }
 
+impl From<VoteReply> for PeerMessage {
+    fn from(reply: VoteReply) -> Self {
+        Self::VoteReply(reply)
+    }
+}
+
+impl From<PropagateReply> for PeerMessage {
+    fn from(reply: PropagateReply) -> Self {
+        Self::PropagateReply(reply)
+    }
+}
+
 /// Asks for a vote.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Vote {
@@ -81,8 +95,8 @@ pub struct Append {
     /// The entry before the first of `entries`: the replica's log must hold it.
     pub previous: EntryId,
     /// Entries in order, without gaps; none to ask whether the logs match at `previous`.
-    #[serde(deserialize_with = "bounded::<_, _, MAX_ENTRIES>")]
-    pub entries: Vec<Entry>,
+    #[serde(deserialize_with = "bounded_shared::<_, _, MAX_ENTRIES>")]
+    pub entries: Vec<Arc<Entry>>,
     /// Everything up to here is committed.
     pub committed: Version,
 }
@@ -181,8 +195,8 @@ pub enum PropagateReply {
         /// The entry before the first of `entries`, at or before the fetch's `after`.
         previous: EntryId,
         /// Entries in order, without gaps; none if the source has no more.
-        #[serde(deserialize_with = "bounded::<_, _, MAX_ENTRIES>")]
-        entries: Vec<Entry>,
+        #[serde(deserialize_with = "bounded_shared::<_, _, MAX_ENTRIES>")]
+        entries: Vec<Arc<Entry>>,
     },
     /// Answers [`Propagate::Fetch`] where the source's log no longer reaches back: a piece of its state instead.
     Chunk {
