@@ -395,3 +395,6 @@ fn find_witness(rest: &[u8], log: LogId, bad: u64) -> Option<u64> {
         is_witness.then_some(position)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,9 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -234,5 +235,65 @@ fn a_callback_that_panics_closes_the_log() {
     writer.submit(Batch { records: vec![entry(1, 1)], ticket: () }).unwrap();
     while writer.submit(Batch { records: vec![], ticket: () }).is_ok() {
         std::thread::yield_now();
+    }
+}
+
+/// What the order of operations must guarantee, checked as they happen.
+#[derive(Default)]
+struct Order {
+    /// Files with bytes that are not synced.
+    dirty: BTreeSet<PathBuf>,
+    /// A rename whose directory is not synced.
+    renamed: bool,
+    segments_made: u64,
+}
+
+impl Order {
+    fn check(&mut self, operation: Operation, path: &Path) {
+        match operation {
+            Operation::Write => {
+                assert!(
+                    !(self.renamed && is_segment(path)),
+                    "a record is written to a segment that a crash can unname"
+                );
+                self.dirty.insert(path.to_owned());
+            }
+            Operation::Sync => {
+                self.dirty.remove(path);
+            }
+            Operation::Rename => {
+                assert!(
+                    self.dirty.is_empty(),
+                    "a segment gets its name before all is durable: {:?}",
+                    self.dirty
+                );
+                self.renamed = true;
+                self.segments_made += 1;
+            }
+            Operation::SyncDirectory => self.renamed = false,
+            Operation::Create | Operation::Remove => {}
+        }
+    }
+}
+
+#[test]
+fn a_segment_gets_its_name_after_all_before_is_durable_and_its_records_after_that() {
+    for sync in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let order = Arc::new(Mutex::new(Order::default()));
+        let checker = Arc::clone(&order);
+        let hook = move |operation, path: &Path| {
+            checker.lock().unwrap().check(operation, path);
+            Ok(())
+        };
+        let (mut running, _) = open(directory.path(), Options { sync, ..with(Arc::new(hook)) });
+        for first in (1..=300).step_by(20) {
+            running.append((first..first + 20).map(|version| sized_entry(1, version, 270)).collect());
+            if sync {
+                let order = order.lock().unwrap();
+                assert!(!order.dirty.iter().any(|path| is_segment(path)), "acknowledged but not synced");
+            }
+        }
+        assert!(order.lock().unwrap().segments_made >= 7);
     }
 }

@@ -315,3 +315,19 @@ fn a_record_damaged_under_a_running_log_is_an_error_for_its_reader() {
     let error = reader.read(1, u64::MAX).unwrap_err();
     assert!(matches!(error, quorumkv_wal::ReadError::Damaged { version: 4, .. }), "{error:?}");
 }
+
+#[test]
+fn what_was_recovered_is_durable_and_its_loss_is_damage() {
+    let image = Image::of(vec![vec![entry(1, 1), entry(1, 2), entry(1, 3)]]);
+    let mut running = start(image.open(0).unwrap().0);
+    running.append(vec![entry(1, 4)]);
+    drop(running);
+    let bytes = fs::read(&image.path).unwrap();
+    for at in [image.ends[0], image.ends[1] - 10] {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        image.write(&bytes);
+        let (_, reason) = damage(image.open(0));
+        assert_eq!(reason, Damage::Record { witness: image.ends[1] as u64 });
+    }
+}
