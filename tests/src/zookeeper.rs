@@ -73,12 +73,11 @@ impl ZooKeeper {
     pub fn start(servers: usize) -> Result<Self, ZooKeeperError> {
         assert!(servers % 2 == 1, "an ensemble has an odd number of servers, not {servers}");
         let slot = Some(Slot::acquire()?);
-        let backend = match env::var(ZOOKEEPER_VARIABLE).as_deref() {
-            Err(env::VarError::NotPresent) | Ok("" | "docker") => {
-                Backend::Docker(Containers::start(servers)?)
-            }
-            Ok(addresses) if addresses.contains(':') => Backend::Existing(Existing::connect(addresses)?),
-            other => return Err(ZooKeeperError::BadVariable { value: format!("{other:?}") }),
+        let choice = env::var_os(ZOOKEEPER_VARIABLE).unwrap_or_default().to_string_lossy().into_owned();
+        let backend = match choice.as_str() {
+            "" | "docker" => Backend::Docker(Containers::start(servers)?),
+            addresses if addresses.contains(':') => Backend::Existing(Existing::connect(addresses)?),
+            _ => return Err(ZooKeeperError::BadVariable { value: choice }),
         };
         Ok(Self { backend, _slot: slot })
     }

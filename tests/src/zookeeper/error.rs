@@ -64,7 +64,7 @@ pub enum ZooKeeperError {
     },
 
     /// `KV_TEST_ZOOKEEPER` is neither `docker` nor an address.
-    #[error("KV_TEST_ZOOKEEPER must be `docker` or host:port[,host:port…], not {value}")]
+    #[error("KV_TEST_ZOOKEEPER must be `docker` or host:port[,host:port…], not {value:?}")]
     BadVariable {
         /// The value found.
         value: String,
