@@ -1,1 +1,36 @@
-//! The replication state machine of quorumkv, without IO.
+//! The replication state machine of quorumkv, without IO: inputs in, one batch of effects out.
+//!
+//! A [`Replica`] owns no clock, random source, socket, file or task; the shell (the daemon, or a simulator) brings it
+//! everything that happens as an [`Input`] and carries out the [`Effects`]. The one ordering that safety needs, nothing
+//! is acknowledged before it is durable, is a field of the effects: [`Effects::when_durable`].
+//!
+//! Who does what: `follower` accepts and promises; `contender` takes over; `leader` evaluates, replicates and commits,
+//! with a `progress` for each replica; `pull` fetches what is missing, by entries or by snapshot; `samples` answers
+//! readers and `reads` is one; `log`, `overlay` and [`requests`] are the data.
+
+mod contender;
+mod effects;
+mod evaluate;
+mod follower;
+mod input;
+mod leader;
+mod log;
+mod overlay;
+mod progress;
+mod pull;
+mod reads;
+mod replica;
+pub mod requests;
+mod samples;
+mod state;
+mod time;
+mod waiting;
+
+pub use effects::{
+    Effects, LogPurpose, LogRead, LogRecord, Notice, Outgoing, PersistId, Record, Reply, StoodDown, Task,
+    Unwell,
+};
+pub use input::{Input, Recovered, Settings, Token};
+pub use replica::{Replica, Status};
+pub use state::StateView;
+pub use time::Timestamp;

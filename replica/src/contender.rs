@@ -1,0 +1,196 @@
+//! Taking over: promise, gather promises, adopt the best log, open the epoch (DESIGN 7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::peer::{PeerMessage, Vote};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
+
+use crate::effects::{LogRecord, Notice, PersistId, Unwell};
+use crate::leader::Leader;
+use crate::pull::Pull;
+use crate::replica::{Replica, Role};
+use crate::state::StateView;
+use crate::time::Timestamp;
+
+/// A node that wants to open an epoch.
+#[derive(Debug)]
+pub(crate) struct Contender {
+    pub(crate) epoch: Epoch,
+    /// The batch that makes its own promise durable. Nobody is asked before.
+    promised_by: PersistId,
+    /// Who promised, with the last entry of its log and what it knew to be committed.
+    grants: BTreeMap<NodeId, Grant>,
+    phase: Phase,
+    asked: Option<Timestamp>,
+    warned: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    last: EntryId,
+    committed: Version,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Waiting for a quorum of promises.
+    Gathering,
+    /// Pulling the best log among those promised, up to this entry.
+    Adopting { source: NodeId, best: EntryId },
+    /// Its own log is the best; waiting until all of it is durable.
+    Syncing,
+}
+
+impl<S: StateView> Replica<S> {
+    /// The election chose this node.
+    pub(crate) fn contend(&mut self, epoch: Epoch) {
+        if epoch <= self.promise || epoch <= self.highest_seen {
+            let promise = self.promise.max(self.highest_seen);
+            return self.out.notice(Notice::EpochTooLow { promise });
+        }
+        self.promise(epoch);
+        debug_assert!(self.out.effects.log.contains(&LogRecord::Promise(epoch)));
+        self.role = Role::Contender(Contender {
+            epoch,
+            promised_by: PersistId(self.persist.0 + 1),
+            grants: BTreeMap::new(),
+            phase: Phase::Gathering,
+            asked: None,
+            warned: self.now,
+        });
+        self.out.notice(Notice::Contending { epoch });
+    }
+
+    /// A member promised to follow, and said what its log holds.
+    pub(crate) fn on_granted(&mut self, from: NodeId, epoch: Epoch, last: EntryId, committed: Version) {
+        let Role::Contender(contender) = &mut self.role else { return };
+        if contender.epoch != epoch {
+            return;
+        }
+        if last.epoch >= epoch {
+            return self.absurd(from, "its log holds entries of an epoch that was never opened");
+        }
+        contender.grants.insert(from, Grant { last, committed });
+    }
+
+    /// Takes every step of the takeover that is possible now.
+    pub(crate) fn drive_contender(&mut self) {
+        let (me, members) = (self.me, self.configuration.members.len());
+        let own = Grant { last: self.log.last_id(), committed: self.committed };
+        let Role::Contender(contender) = &mut self.role else { return };
+        if self.persisted < contender.promised_by {
+            return;
+        }
+        contender.grants.insert(me, own);
+        if contender.asked.is_none() {
+            self.ask_for_promises();
+        }
+        let Role::Contender(contender) = &mut self.role else { return };
+        if matches!(contender.phase, Phase::Gathering)
+            && contender.grants.len() >= self.configuration.quorum()
+        {
+            let (source, best) = contender.best();
+            let behind = (best > own.last).then(|| (source, best.version.since(own.last.version)));
+            contender.phase =
+                if behind.is_some() { Phase::Adopting { source, best } } else { Phase::Syncing };
+            let (epoch, granted) = (contender.epoch, contender.grants.len());
+            self.out.notice(Notice::Promises { epoch, granted, members, behind });
+            if behind.is_some() {
+                self.pull = Some(Pull::new(source, epoch));
+                self.fetch();
+            }
+        }
+        self.adopted();
+        self.open();
+    }
+
+    /// Sends the request for a promise to everybody who has not given one.
+    fn ask_for_promises(&mut self) {
+        let peers = self.peers();
+        let Role::Contender(contender) = &mut self.role else { return };
+        contender.asked = Some(self.now);
+        let (epoch, configuration) = (contender.epoch, self.configuration.id);
+        for peer in peers.into_iter().filter(|peer| !contender.grants.contains_key(peer)) {
+            self.out.send(peer, PeerMessage::Vote(Vote::Lead { epoch, configuration }));
+        }
+    }
+
+    /// Ends the pull once the best log has been adopted.
+    fn adopted(&mut self) {
+        let last = self.log.last_id();
+        let Role::Contender(contender) = &mut self.role else { return };
+        if matches!(contender.phase, Phase::Adopting { best, .. } if last >= best) {
+            contender.phase = Phase::Syncing;
+            self.cancel_pull();
+        }
+    }
+
+    /// Opens the epoch if nothing is missing any more.
+    fn open(&mut self) {
+        let Role::Contender(contender) = &self.role else { return };
+        if !matches!(contender.phase, Phase::Syncing) || self.log.durable() < self.log.last() {
+            return;
+        }
+        let epoch = contender.epoch;
+        let grants: Vec<(NodeId, EntryId)> = contender
+            .grants
+            .iter()
+            .filter(|(node, _)| **node != self.me)
+            .map(|(&node, grant)| (node, grant.last))
+            .collect();
+        // What any of the quorum knew to be committed is in the log that was adopted from it.
+        let committed = contender.grants.values().map(|grant| grant.committed).max().unwrap_or_default();
+        let opening = EntryId::new(epoch, self.log.last().next());
+        let mut leader = Leader::new(epoch, opening.version, &self.peers(), opening.version, self.now);
+        for (node, last) in grants {
+            leader.expect(node, self.log.last_possible_match(last));
+        }
+        self.role = Role::Leader(leader);
+        self.commit(committed.min(self.log.last()));
+        self.append(Arc::new(Entry { id: opening, body: Body::Open }));
+    }
+
+    /// The member whose log is being pulled does not answer: ask the others again.
+    pub(crate) fn source_lost(&mut self) {
+        let Role::Contender(contender) = &mut self.role else { return };
+        if let Phase::Adopting { source, .. } = contender.phase {
+            contender.grants.remove(&source);
+            contender.phase = Phase::Gathering;
+            contender.asked = None;
+        }
+    }
+
+    pub(crate) fn tick_contender(&mut self) {
+        let resend = self.settings.resend;
+        let needed = self.configuration.quorum();
+        let Role::Contender(contender) = &mut self.role else { return };
+        if self.now.since(contender.warned) >= self.settings.quorum_silence {
+            contender.warned = self.now;
+            let heard = contender.grants.len();
+            self.out.notice(Notice::Unwell(Unwell::NoQuorum { heard, needed }));
+        }
+        let Role::Contender(contender) = &self.role else { return };
+        if contender.asked.is_some_and(|asked| self.now.since(asked) >= resend) {
+            self.ask_for_promises();
+        }
+    }
+}
+
+impl Contender {
+    /// The member whose log is being adopted.
+    pub(crate) const fn source(&self) -> Option<NodeId> {
+        match self.phase {
+            Phase::Adopting { source, .. } => Some(source),
+            Phase::Gathering | Phase::Syncing => None,
+        }
+    }
+
+    /// Where the best log among those that promised is, and its last entry.
+    fn best(&self) -> (NodeId, EntryId) {
+        let best = self.grants.iter().max_by_key(|(node, grant)| (grant.last, **node));
+        let (&node, grant) = best.expect("a quorum is never empty");
+        (node, grant.last)
+    }
+}

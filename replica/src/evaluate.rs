@@ -1,0 +1,43 @@
+//! Turning what a client asks for into effects, once, at the leader.
+
+use quorumkv_protocol::Version;
+use quorumkv_protocol::client::Write;
+use quorumkv_protocol::entry::{Effect, Outcome};
+
+use crate::log::effects;
+use crate::replica::Replica;
+use crate::state::StateView;
+
+impl<S: StateView> Replica<S> {
+    /// What the write comes to, against the newest state including entries that are not committed yet.
+    pub(crate) fn evaluate(&self, write: Write) -> (Vec<Effect>, Outcome) {
+        match write {
+            Write::Put { key, value } => (vec![Effect::Put { key, value }], Outcome::Applied),
+            Write::Delete { key } => {
+                if self.newest_version(&key) == Version::ZERO {
+                    (Vec::new(), Outcome::NotFound)
+                } else {
+                    (vec![Effect::Delete { key }], Outcome::Applied)
+                }
+            }
+            Write::CompareAndSet { key, expected, value } => {
+                let actual = self.newest_version(&key);
+                if actual == expected {
+                    (vec![Effect::Put { key, value }], Outcome::Applied)
+                } else {
+                    (Vec::new(), Outcome::Mismatch { actual })
+                }
+            }
+        }
+    }
+
+    /// The version of the key in the newest state; zero if it is absent.
+    fn newest_version(&self, key: &[u8]) -> Version {
+        let Some(version) = self.overlay.touched(key, self.log.last()) else {
+            return self.state.get(key).map_or(Version::ZERO, |record| record.id.version);
+        };
+        let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
+        let last = effects(entry).iter().rev().find(|effect| effect.key() == key);
+        if last.is_some_and(|effect| effect.value().is_some()) { version } else { Version::ZERO }
+    }
+}

@@ -1,0 +1,187 @@
+//! What a replica does for the leader of the epoch that it promised, and how it comes to promise one.
+
+use std::sync::Arc;
+
+use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::peer::{Append, AppendReply, Heartbeat, HeartbeatReply, PeerMessage, VoteReply};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
+
+use crate::effects::Notice;
+use crate::replica::{Replica, Role};
+use crate::state::StateView;
+
+/// Wraps the reply to an append as the reply to the message that brought it.
+type Wrap<M> = fn(AppendReply) -> M;
+
+impl<S: StateView> Replica<S> {
+    /// A contender asks for this replica's promise.
+    pub(crate) fn on_lead(&mut self, from: NodeId, correlation: u64, epoch: Epoch) {
+        if !self.is_credible(from, epoch) {
+            return;
+        }
+        if epoch < self.promise || (epoch == self.promise && !matches!(self.role, Role::Follower)) {
+            return self.refuse_vote(from, correlation, epoch);
+        }
+        if self.is_installing() {
+            // The log is about to be replaced by a snapshot: what it holds cannot be told now. The contender asks again.
+            return;
+        }
+        if epoch > self.promise {
+            self.promise(epoch);
+            self.out.notice(Notice::Promised { epoch });
+        }
+        let granted = VoteReply::Granted { epoch, last: self.log.last_id(), committed: self.committed };
+        self.out.reply_when_durable(from, correlation, PeerMessage::VoteReply(granted));
+    }
+
+    /// The leader wants entries accepted, or asks whether the logs match.
+    pub(crate) fn on_append<M: Into<PeerMessage>>(
+        &mut self,
+        from: NodeId,
+        correlation: u64,
+        append: Append,
+        wrap: Wrap<M>,
+    ) {
+        if !self.is_credible(from, append.epoch) {
+            return;
+        }
+        if !is_consecutive(&append) {
+            return self.absurd(from, "its entries are not consecutive");
+        }
+        if append.epoch < self.promise {
+            return self.refuse_vote(from, correlation, append.epoch);
+        }
+        if !self.follow(from, append.epoch) || self.is_installing() || self.is_backlogged() {
+            // A leader that hears nothing sends again.
+            return;
+        }
+        let (epoch, committed) = (append.epoch, append.committed);
+        let reply = match self.accept(append) {
+            Ok(durable) => {
+                self.following.matched = self.following.matched.max(durable);
+                self.follow_commit(committed);
+                AppendReply::Accepted { epoch, durable }
+            }
+            Err((at, hint)) => AppendReply::Diverged { epoch, at, hint },
+        };
+        let unsynced = matches!(reply, AppendReply::Accepted { durable, .. } if durable > self.log.durable());
+        let reply = wrap(reply).into();
+        if unsynced {
+            self.out.reply_when_durable(from, correlation, reply);
+        } else {
+            self.out.reply(from, correlation, reply);
+        }
+    }
+
+    /// The leader says how far the log is committed.
+    pub(crate) fn on_committed(&mut self, from: NodeId, epoch: Epoch, committed: Version) {
+        if self.is_credible(from, epoch) && epoch >= self.promise && self.follow(from, epoch) {
+            self.follow_commit(committed);
+        }
+    }
+
+    /// The leader says that it leads.
+    pub(crate) fn on_heartbeat(&mut self, from: NodeId, correlation: u64, heartbeat: Heartbeat) {
+        if !self.is_credible(from, heartbeat.epoch) {
+            return;
+        }
+        if heartbeat.epoch >= self.promise && self.follow(from, heartbeat.epoch) {
+            self.following.last = heartbeat.last;
+            self.follow_commit(heartbeat.committed);
+            if self.applied >= heartbeat.committed {
+                self.following.fresh = Some(self.now);
+            }
+        }
+        let durable = self.log.id_at(self.log.durable()).expect("what is durable is in the log");
+        let reply = HeartbeatReply {
+            epoch: heartbeat.epoch,
+            promise: self.promise,
+            durable,
+            applied: self.applied,
+            restoring: self.pull.is_some(),
+        };
+        self.out.reply(from, correlation, PeerMessage::HeartbeatReply(reply));
+    }
+
+    /// Whether a correct peer could speak for this epoch: it is that peer's own, and not absurdly far ahead.
+    pub(crate) fn is_credible(&mut self, from: NodeId, epoch: Epoch) -> bool {
+        if epoch.node() != from {
+            self.absurd(from, "it speaks for an epoch that is not its own");
+            return false;
+        }
+        if !epoch.is_plausible_after(self.highest_seen) {
+            self.absurd(from, "its epoch is too far ahead to be true");
+            return false;
+        }
+        self.highest_seen = self.highest_seen.max(epoch);
+        true
+    }
+
+    /// Follows the leader of an epoch that is not below the promise. False if that is this node itself.
+    fn follow(&mut self, leader: NodeId, epoch: Epoch) -> bool {
+        if epoch > self.promise {
+            self.promise(epoch);
+        } else if !matches!(self.role, Role::Follower) {
+            self.absurd(leader, "it speaks for an epoch that this node leads");
+            return false;
+        }
+        self.following.heard = self.now;
+        if self.following.leader.is_none() {
+            self.following.leader = Some(leader);
+            self.out.notice(Notice::Following { epoch });
+        }
+        true
+    }
+
+    fn refuse_vote(&mut self, to: NodeId, correlation: u64, epoch: Epoch) {
+        let refused = VoteReply::Refused { epoch, promise: self.promise };
+        self.out.reply(to, correlation, PeerMessage::VoteReply(refused));
+    }
+
+    /// Puts the append's entries into the log. Says up to where the log now equals the leader's; or else at which
+    /// version it differs, and the last entry at or before it that may match.
+    fn accept(&mut self, append: Append) -> Result<Version, (Version, EntryId)> {
+        let at = append.previous.version;
+        // What is committed here is in the log of every later leader, so the logs match there without a comparison.
+        if at > self.committed && !self.log.holds(append.previous) {
+            // The committed entry here stands in the leader's log too, so the search ends there at the latest.
+            return Err((at, self.log.last_possible_match(append.previous).unwrap_or(self.log.base())));
+        }
+        let previous = if at > self.committed { append.previous } else { self.committed_id() };
+        let entries: Vec<Arc<Entry>> =
+            append.entries.into_iter().filter(|entry| entry.id.version > previous.version).collect();
+        self.cancel_pull();
+        Ok(self.splice(previous, entries))
+    }
+
+    /// Everything up to `committed` is committed in the leader's log: here, as far as the logs are known to be equal.
+    fn follow_commit(&mut self, committed: Version) {
+        self.following.last = self.following.last.max(committed);
+        if self.is_installing() {
+            return;
+        }
+        self.commit(committed.min(self.following.matched));
+    }
+
+    /// The last entry that is known to be committed.
+    pub(crate) fn committed_id(&self) -> EntryId {
+        self.log.id_at(self.committed).expect("what is committed is in the log or its base")
+    }
+
+    /// Whether so much waits to be applied that nothing more can be taken in.
+    pub(crate) const fn is_backlogged(&self) -> bool {
+        self.log.memory_bytes() > self.settings.backlog_bytes + self.settings.cache_bytes
+    }
+}
+
+/// Whether the entries follow `previous` one by one, in epochs that never decrease and do not exceed the sender's.
+fn is_consecutive(append: &Append) -> bool {
+    let mut last = append.previous;
+    append.entries.iter().all(|entry| {
+        let follows = entry.id.version.get().checked_sub(1) == Some(last.version.get())
+            && entry.id.epoch >= last.epoch
+            && entry.id.epoch <= append.epoch;
+        last = entry.id;
+        follows
+    })
+}

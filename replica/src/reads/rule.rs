@@ -1,0 +1,89 @@
+//! The rule by which a quorum read is answered (DESIGN 6). Nothing else decides what a read returns.
+//!
+//! All answers were given after the read began, by different members, at least a quorum of them; a member's newer
+//! answer takes the place of its older one.
+//!
+//! Let e be the highest accepted epoch among the answers. Within one epoch every log is a prefix of the leader's, so
+//! the answer from e with the highest last version knows the most: it decides, and the entry p that it names for the
+//! key is the read's *candidate*. Every write acknowledged before the read began is in its log. What remains is to
+//! make sure that p itself can never be lost:
+//!
+//! - p is *known committed* if it lies at or below the committed version of some answer from e;
+//! - p is *chosen* if a quorum of answers are from e, settled, with logs that reach p: that is the commit rule, seen
+//!   from outside. A settled answer is a vote, and votes are never taken back, so the answers need not be of one moment.
+//!
+//! A candidate stays valid for as long as no answer is from a higher epoch: p was the key's newest entry when the
+//! decider spoke, which was after the read began, and it is returned only once it is committed.
+
+use quorumkv_protocol::client::Rule;
+use quorumkv_protocol::peer::{KeyAnswer, Standing};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
+
+/// What one member answered about one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Answer {
+    pub(crate) node: NodeId,
+    /// The round of sampling that brought it, from 1.
+    pub(crate) round: u32,
+    pub(crate) standing: Standing,
+    pub(crate) key: KeyAnswer,
+}
+
+/// What a read will return if it turns out to be committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Candidate {
+    /// The member that decided.
+    pub(crate) node: NodeId,
+    /// The accepted epoch of its answer.
+    pub(crate) epoch: Epoch,
+    /// The entry that it named; `None` if the key is absent and whatever deleted it was applied, and so committed,
+    /// before.
+    pub(crate) entry: Option<EntryId>,
+}
+
+impl Candidate {
+    /// The version that a member's log must reach to hold the entry.
+    fn version(&self) -> Version {
+        self.entry.map_or(Version::ZERO, |entry| entry.version)
+    }
+
+    /// The position that a log has reached if it holds the entry in the candidate's epoch, or belongs to a later one.
+    pub(crate) fn position(&self) -> EntryId {
+        EntryId::new(self.epoch, self.version())
+    }
+}
+
+/// The candidate among these answers: that of the highest epoch, and within it of the longest log.
+pub(crate) fn candidate(answers: &[Answer]) -> Option<Candidate> {
+    let decider = answers.iter().max_by_key(|answer| answer.standing.last)?;
+    Some(Candidate { node: decider.node, epoch: decider.standing.last.epoch, entry: decider.key.id() })
+}
+
+/// By which rule the candidate may be returned, if by any.
+pub(crate) fn verdict(quorum: usize, candidate: &Candidate, answers: &[Answer]) -> Option<Rule> {
+    let version = candidate.version();
+    let from_epoch = || answers.iter().filter(|answer| answer.standing.last.epoch == candidate.epoch);
+    if from_epoch().any(|answer| version <= answer.standing.committed) {
+        return Some(Rule::KnownCommitted);
+    }
+    let votes =
+        from_epoch().filter(|answer| answer.standing.is_settled() && answer.standing.last.version >= version);
+    (votes.count() >= quorum).then_some(Rule::Chosen)
+}
+
+/// Two members that hold different values under one entry id, if there are any: corruption.
+pub(crate) fn differing(answers: &[Answer]) -> Option<(NodeId, NodeId, EntryId)> {
+    let values = || {
+        answers.iter().filter_map(|answer| match answer.key {
+            KeyAnswer::Present { id, checksum, .. } => Some((id, checksum, answer.node)),
+            KeyAnswer::Absent { .. } => None,
+        })
+    };
+    values().find_map(|(id, checksum, node)| {
+        values().find(|other| other.0 == id && other.1 != checksum).map(|other| (node, other.2, id))
+    })
+}
+
+#[cfg(test)]
+#[path = "rule_tests.rs"]
+mod tests;

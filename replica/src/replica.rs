@@ -1,0 +1,446 @@
+//! One replica: what all roles share, and who handles what.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+use quorumkv_protocol::client::{NodeRole, WriteRequest};
+use quorumkv_protocol::entry::{Configuration, Entry};
+use quorumkv_protocol::peer::{PeerEnvelope, PeerMessage, Propagate, PropagateReply, Vote, VoteReply};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
+
+use crate::contender::Contender;
+use crate::effects::{Effects, LogRecord, Notice, Outgoing, PersistId, Reply, StoodDown};
+use crate::input::{Input, Recovered, Settings, Token};
+use crate::leader::Leader;
+use crate::log::Log;
+use crate::overlay::Overlay;
+use crate::pull::Pull;
+use crate::reads::Reader;
+use crate::samples::Parked;
+use crate::state::StateView;
+use crate::time::Timestamp;
+use crate::waiting::Waiting;
+
+/// A replica of the store: told what happened, it says what to do.
+///
+/// The shell calls [`handle`](Self::handle) for everything that has happened and then [`flush`](Self::flush) once, so
+/// that all that came together goes out together: one append for many writes, one sample for many reads.
+pub struct Replica<S> {
+    pub(crate) me: NodeId,
+    pub(crate) configuration: Configuration,
+    pub(crate) settings: Settings,
+    pub(crate) state: S,
+    pub(crate) now: Timestamp,
+    /// The highest epoch that this replica follows or leads; it accepts nothing from lower ones.
+    pub(crate) promise: Epoch,
+    /// The highest epoch that anybody has mentioned: the election must allocate a higher one.
+    pub(crate) highest_seen: Epoch,
+    pub(crate) log: Log,
+    pub(crate) overlay: Overlay,
+    pub(crate) committed: Version,
+    pub(crate) applied: Version,
+    pub(crate) role: Role,
+    pub(crate) following: Following,
+    pub(crate) pull: Option<Pull>,
+    /// Peers that requests reach.
+    pub(crate) links: BTreeSet<NodeId>,
+    pub(crate) waiting: Waiting,
+    /// Writes that came while this node was about to lead.
+    pub(crate) queued: Vec<(Token, WriteRequest, Timestamp)>,
+    pub(crate) reader: Reader,
+    pub(crate) parked: Vec<Parked>,
+    /// The last batch that went to the disk, and when those that are not back yet went.
+    pub(crate) persist: PersistId,
+    pub(crate) persisted: PersistId,
+    pub(crate) persist_started: VecDeque<Timestamp>,
+    pub(crate) out: Outbox,
+}
+
+/// What the replica is doing about the epoch in `promise`.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Follower,
+    Contender(Contender),
+    Leader(Leader),
+}
+
+/// What a follower knows of the leader of the epoch that it promised.
+#[derive(Debug, Default)]
+pub(crate) struct Following {
+    /// The leader, once it has been heard.
+    pub(crate) leader: Option<NodeId>,
+    /// When it was last heard.
+    pub(crate) heard: Timestamp,
+    /// Its last version, as it last said.
+    pub(crate) last: Version,
+    /// Up to here the log is known to equal the leader's.
+    pub(crate) matched: Version,
+    /// When the state last held everything that the leader had said to be committed.
+    pub(crate) fresh: Option<Timestamp>,
+}
+
+/// The effects so far, with what is needed to add to them while other parts of the replica are borrowed.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) effects: Effects,
+    correlation: u64,
+}
+
+impl Outbox {
+    /// A number that names a request of this node.
+    pub(crate) const fn next_correlation(&mut self) -> u64 {
+        self.correlation += 1;
+        self.correlation
+    }
+
+    /// Sends a request.
+    pub(crate) fn send(&mut self, to: NodeId, body: PeerMessage) {
+        let correlation = self.next_correlation();
+        self.reply(to, correlation, body);
+    }
+
+    /// Sends a reply, or a request under a correlation that is known already.
+    pub(crate) fn reply(&mut self, to: NodeId, correlation: u64, body: PeerMessage) {
+        self.effects.sends.push(Outgoing { to, envelope: PeerEnvelope { correlation, body } });
+    }
+
+    /// Sends a reply when everything logged so far is durable.
+    pub(crate) fn reply_when_durable(&mut self, to: NodeId, correlation: u64, body: PeerMessage) {
+        self.effects.when_durable.push(Outgoing { to, envelope: PeerEnvelope { correlation, body } });
+    }
+
+    pub(crate) fn log(&mut self, record: LogRecord) {
+        self.effects.log.push(record);
+    }
+
+    pub(crate) fn answer(&mut self, token: Token, reply: Reply) {
+        self.effects.replies.push((token, reply));
+    }
+
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.effects.notices.push(notice);
+    }
+}
+
+/// A replica's account of itself, for the shell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// What it is doing.
+    pub role: NodeRole,
+    /// The highest epoch promised.
+    pub promise: Epoch,
+    /// The highest epoch seen anywhere.
+    pub highest_seen: Epoch,
+    /// Who leads in the promised epoch, if the leader has been heard.
+    pub leader: Option<NodeId>,
+    /// When that leader was last heard; now, if it is this node.
+    pub leader_heard: Timestamp,
+    /// The last entry of the log.
+    pub last: EntryId,
+    /// The last version known to be committed.
+    pub committed: Version,
+    /// The last version that the state has applied.
+    pub applied: Version,
+    /// Versions that this node is behind the leader.
+    pub lag: u64,
+    /// When the state last held everything that was known to be committed.
+    pub fresh: Option<Timestamp>,
+    /// Whether a snapshot is being received.
+    pub restoring: bool,
+    /// Members that requests reach, this node included.
+    pub reachable: usize,
+}
+
+impl<S: StateView> Replica<S> {
+    /// A replica that was just started.
+    ///
+    /// # Panics
+    /// If `me` is not a member of `configuration`, or `recovered` contradicts itself.
+    pub fn new(
+        me: NodeId,
+        configuration: Configuration,
+        recovered: &Recovered,
+        state: S,
+        settings: Settings,
+    ) -> Self {
+        assert!(configuration.member(me).is_some(), "only a member runs the protocol");
+        let log = Log::recover(recovered);
+        let mut overlay = Overlay::default();
+        for entry in &recovered.unapplied {
+            overlay.add(entry);
+        }
+        let promise = recovered.promise.max(recovered.last.epoch);
+        Self {
+            me,
+            configuration,
+            settings,
+            state,
+            now: Timestamp::ZERO,
+            promise,
+            highest_seen: promise,
+            log,
+            overlay,
+            committed: recovered.applied.version,
+            applied: recovered.applied.version,
+            role: Role::Follower,
+            following: Following::default(),
+            pull: None,
+            links: BTreeSet::new(),
+            waiting: Waiting::default(),
+            queued: Vec::new(),
+            reader: Reader::default(),
+            parked: Vec::new(),
+            persist: PersistId::default(),
+            persisted: PersistId::default(),
+            persist_started: VecDeque::new(),
+            out: Outbox::default(),
+        }
+    }
+
+    /// Takes in something that happened at `now`.
+    pub fn handle(&mut self, now: Timestamp, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Tick => self.tick(),
+            Input::Message { from, envelope } => self.receive(from, envelope),
+            Input::PeerUp(node) => {
+                self.links.insert(node);
+            }
+            Input::PeerDown(node) => self.peer_down(node),
+            Input::Persisted(id) => {
+                self.log.persisted(id);
+                while self.persisted < id {
+                    self.persisted.0 += 1;
+                    self.persist_started.pop_front();
+                }
+            }
+            Input::Applied(version) => self.mark_applied(version),
+            Input::Trimmed(base) => self.log.trim(base),
+            Input::Lead { counter } => self.contend(Epoch::new(counter, self.me)),
+            Input::StandDown => self.stand_down(StoodDown::Told),
+            Input::Write { token, request, deadline } => self.write(token, request, deadline),
+            Input::Read { token, key, evidence, deadline } => self.read(token, key, evidence, deadline),
+            Input::Barrier { token, deadline } => self.barrier(token, deadline),
+            Input::LogRead { read, entries } => self.log_read(&read, entries),
+            Input::ChunkWritten { snapshot, next } => self.chunk_written(snapshot, next),
+            Input::ChunkRejected { snapshot } => self.chunk_rejected(snapshot),
+            Input::Installed { snapshot } => self.installed(snapshot),
+        }
+    }
+
+    /// What everything handled since the last call comes to. `entropy` is a random number.
+    pub fn flush(&mut self, entropy: u64) -> Effects {
+        self.drive_contender();
+        self.drive_leader();
+        self.drive_reads(entropy);
+        self.answer_parked();
+        let mut effects = mem::take(&mut self.out.effects);
+        if !effects.log.is_empty() || !effects.when_durable.is_empty() {
+            self.persist.0 += 1;
+            self.log.persisting(self.persist);
+            self.persist_started.push_back(self.now);
+            effects.persist = Some(self.persist);
+        }
+        effects
+    }
+
+    /// How this replica is.
+    pub fn status(&self) -> Status {
+        let (role, leader, heard) = match &self.role {
+            Role::Follower => (NodeRole::Follower, self.following.leader, self.following.heard),
+            Role::Contender(_) => (NodeRole::Contender, None, self.now),
+            Role::Leader(leader) if leader.is_established() => (NodeRole::Leader, Some(self.me), self.now),
+            Role::Leader(_) => (NodeRole::Contender, None, self.now),
+        };
+        let leads = role == NodeRole::Leader;
+        Status {
+            role,
+            promise: self.promise,
+            highest_seen: self.highest_seen,
+            leader,
+            leader_heard: heard,
+            last: self.log.last_id(),
+            committed: self.committed,
+            applied: self.applied,
+            lag: if leads { 0 } else { self.following.last.since(self.applied) },
+            fresh: if leads { Some(self.now) } else { self.following.fresh },
+            restoring: self.pull.is_some(),
+            reachable: self.links.len() + 1,
+        }
+    }
+
+    /// The state that this replica looks at.
+    pub const fn state(&self) -> &S {
+        &self.state
+    }
+
+    /// The other members.
+    pub(crate) fn peers(&self) -> Vec<NodeId> {
+        self.configuration.members.iter().map(|member| member.node).filter(|&node| node != self.me).collect()
+    }
+
+    fn receive(&mut self, from: NodeId, envelope: PeerEnvelope) {
+        if self.configuration.member(from).is_none() || from == self.me {
+            return self.absurd(from, "it is not another member of this cluster");
+        }
+        let correlation = envelope.correlation;
+        match envelope.body {
+            PeerMessage::Vote(Vote::Lead { epoch, .. }) => self.on_lead(from, correlation, epoch),
+            PeerMessage::Vote(Vote::Write(append)) => {
+                self.on_append(from, correlation, append, VoteReply::Write);
+            }
+            PeerMessage::VoteReply(VoteReply::Granted { epoch, last, committed }) => {
+                self.on_granted(from, epoch, last, committed);
+            }
+            PeerMessage::VoteReply(VoteReply::Write(reply)) => self.on_append_reply(from, &reply),
+            PeerMessage::VoteReply(VoteReply::Refused { epoch, promise })
+            | PeerMessage::PropagateReply(PropagateReply::Refused { epoch, promise }) => {
+                self.on_promise_seen(epoch, promise);
+            }
+            PeerMessage::Propagate(Propagate::Committed { epoch, committed }) => {
+                self.on_committed(from, epoch, committed);
+            }
+            PeerMessage::Propagate(Propagate::Entries(append)) => {
+                self.on_append(from, correlation, append, PropagateReply::Entries);
+            }
+            PeerMessage::Propagate(Propagate::Restore { epoch }) => self.on_restore(from, epoch),
+            PeerMessage::Propagate(Propagate::Fetch { epoch, after, resume }) => {
+                self.on_fetch(from, correlation, epoch, after, resume);
+            }
+            PeerMessage::PropagateReply(PropagateReply::Entries(reply)) => self.on_append_reply(from, &reply),
+            PeerMessage::PropagateReply(PropagateReply::Fetched { epoch, previous, entries }) => {
+                self.on_fetched(from, epoch, previous, entries);
+            }
+            PeerMessage::PropagateReply(PropagateReply::Chunk { epoch, chunk }) => {
+                self.on_chunk(from, epoch, chunk);
+            }
+            PeerMessage::PropagateReply(PropagateReply::Unavailable { epoch }) => {
+                self.on_unavailable(from, epoch);
+            }
+            PeerMessage::ReadSample(sample) => self.on_sample(from, correlation, sample),
+            PeerMessage::ReadSampleReply(reply) => self.on_sample_reply(from, correlation, reply),
+            PeerMessage::Heartbeat(heartbeat) => self.on_heartbeat(from, correlation, heartbeat),
+            PeerMessage::HeartbeatReply(reply) => self.on_heartbeat_reply(from, &reply),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.waiting.expire(self.now, &mut self.out);
+        self.expire_queued();
+        self.tick_contender();
+        self.tick_leader();
+        self.tick_pull();
+        self.tick_reads();
+    }
+
+    fn peer_down(&mut self, node: NodeId) {
+        self.links.remove(&node);
+        self.leader_lost_link(node);
+        self.reader_lost_link(node);
+    }
+
+    /// Appends an entry to the log, in memory and on its way to the disk.
+    pub(crate) fn append(&mut self, entry: Arc<Entry>) {
+        self.overlay.add(&entry);
+        self.log.append(Arc::clone(&entry));
+        self.out.log(LogRecord::Entry(entry));
+    }
+
+    /// Puts `entries`, which follow `previous`, into the log: what is there already stays, what differs is replaced.
+    /// `previous` must be in the log. Returns the last version that is now known to equal the sender's log.
+    pub(crate) fn splice(&mut self, previous: EntryId, entries: Vec<Arc<Entry>>) -> Version {
+        let mut matched = previous.version;
+        for entry in entries {
+            matched = entry.id.version;
+            if matched <= self.log.base().version || self.log.holds(entry.id) {
+                continue;
+            }
+            if matched <= self.log.last() {
+                assert!(
+                    matched > self.committed,
+                    "a committed version never changes, but {} differs",
+                    entry.id
+                );
+                for dropped in self.log.truncate_after(matched.previous()) {
+                    self.overlay.remove(&dropped);
+                }
+            }
+            self.append(entry);
+        }
+        matched
+    }
+
+    /// Everything up to `version` is committed: apply it and answer who waits for it.
+    pub(crate) fn commit(&mut self, version: Version) {
+        if version <= self.committed {
+            return;
+        }
+        assert!(version <= self.log.last(), "only what is in the log can be committed");
+        let mut next = self.committed.next();
+        while next <= version {
+            let entry = self.log.entry(next).expect("entries that are not applied are in memory");
+            self.out.effects.apply.push(Arc::clone(entry));
+            next = next.next();
+        }
+        self.committed = version;
+        self.waiting.committed(version, &self.log, &mut self.out);
+    }
+
+    pub(crate) fn mark_applied(&mut self, version: Version) {
+        let version = version.min(self.committed);
+        while self.applied < version {
+            self.applied = self.applied.next();
+            if let Some(entry) = self.log.entry(self.applied) {
+                self.overlay.remove(entry);
+            }
+        }
+        self.log.release(self.applied, self.settings.cache_bytes);
+    }
+
+    /// Promises to follow `epoch`, durably before anything that is answered from now on, and leads no more.
+    pub(crate) fn promise(&mut self, epoch: Epoch) {
+        assert!(epoch > self.promise, "a promise never decreases");
+        self.stand_down(StoodDown::Fenced { by: epoch });
+        self.promise = epoch;
+        self.highest_seen = self.highest_seen.max(epoch);
+        self.following =
+            Following { fresh: self.following.fresh, last: self.following.last, ..Following::default() };
+        self.cancel_pull();
+        self.out.log(LogRecord::Promise(epoch));
+    }
+
+    /// Leads and contends no more. Writes that were logged go on waiting: a later leader may yet commit them.
+    pub(crate) fn stand_down(&mut self, reason: StoodDown) {
+        let epoch = match mem::replace(&mut self.role, Role::Follower) {
+            Role::Follower => return,
+            Role::Contender(contender) => contender.epoch,
+            Role::Leader(leader) => leader.epoch,
+        };
+        self.cancel_pull();
+        self.following.leader = None;
+        for (token, ..) in self.queued.drain(..) {
+            self.out.answer(token, Reply::NotLeader { leader: None });
+        }
+        self.out.notice(Notice::StoodDown { epoch, reason });
+    }
+
+    /// A peer has promised `promise`, which fences whoever asked it with a lower epoch.
+    pub(crate) fn on_promise_seen(&mut self, epoch: Epoch, promise: Epoch) {
+        if promise.is_plausible_after(self.highest_seen) {
+            self.highest_seen = self.highest_seen.max(promise);
+        }
+        let leading = match &self.role {
+            Role::Follower => return,
+            Role::Contender(contender) => contender.epoch,
+            Role::Leader(leader) => leader.epoch,
+        };
+        if epoch == leading && promise > leading {
+            self.stand_down(StoodDown::Fenced { by: promise });
+        }
+    }
+
+    pub(crate) fn absurd(&mut self, node: NodeId, what: &'static str) {
+        self.out.notice(Notice::Absurd { node, what });
+    }
+}

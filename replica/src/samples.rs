@@ -1,0 +1,105 @@
+//! Answering the samples of other nodes' reads, and of this node's own.
+//!
+//! Answers speak of durable entries only: what is not synced yet proves nothing.
+
+use quorumkv_protocol::peer::{KeyAnswer, PeerMessage, ReadSample, ReadSampleReply, Standing};
+use quorumkv_protocol::{EntryId, NodeId, Version};
+
+use crate::log::effects;
+use crate::replica::Replica;
+use crate::state::StateView;
+use crate::time::Timestamp;
+
+/// Most samples that wait for this replica to pass an entry. Beyond it they are answered at once.
+const MAX_PARKED: usize = 4096;
+
+/// A sample that is answered when this replica has passed an entry.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    from: NodeId,
+    correlation: u64,
+    sample: ReadSample,
+    pass: EntryId,
+    until: Timestamp,
+}
+
+impl<S: StateView> Replica<S> {
+    /// A reader asks what this replica holds.
+    pub(crate) fn on_sample(&mut self, from: NodeId, correlation: u64, sample: ReadSample) {
+        match sample.pass {
+            Some(pass) if !self.has_passed(pass) && self.parked.len() < MAX_PARKED => {
+                let until = self.now + self.settings.park;
+                self.parked.push(Parked { from, correlation, sample, pass, until });
+            }
+            Some(_) | None => self.answer_sample(from, correlation, &sample),
+        }
+    }
+
+    /// Answers the samples that have waited for what has happened by now.
+    pub(crate) fn answer_parked(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let (ready, waiting) = std::mem::take(&mut self.parked)
+            .into_iter()
+            .partition(|parked: &Parked| parked.until <= self.now || self.has_passed(parked.pass));
+        self.parked = waiting;
+        for parked in ready {
+            self.answer_sample(parked.from, parked.correlation, &parked.sample);
+        }
+    }
+
+    fn answer_sample(&mut self, to: NodeId, correlation: u64, sample: &ReadSample) {
+        let keys = sample
+            .keys
+            .iter()
+            .map(|probe| match self.holding(&probe.key) {
+                KeyAnswer::Present { id, checksum, .. } if probe.held == Some(id) => {
+                    KeyAnswer::Present { id, checksum, value: None }
+                }
+                answer => answer,
+            })
+            .collect();
+        let reply = ReadSampleReply { configuration: self.configuration.id, standing: self.standing(), keys };
+        self.out.reply(to, correlation, PeerMessage::ReadSampleReply(reply));
+    }
+
+    /// Where this replica's durable log stands.
+    pub(crate) fn standing(&self) -> Standing {
+        let last = self.log.id_at(self.durable()).expect("what is durable is in the log");
+        Standing { last, promise: self.promise, committed: self.committed }
+    }
+
+    /// What this replica holds for a key, by the last durable entry that touched it.
+    pub(crate) fn holding(&self, key: &[u8]) -> KeyAnswer {
+        let Some(version) = self.overlay.touched(key, self.durable()) else {
+            return match self.state.get(key) {
+                Some(record) => {
+                    let checksum = crc32c::crc32c(&record.value);
+                    KeyAnswer::Present { id: record.id, checksum, value: Some(record.value) }
+                }
+                None => KeyAnswer::Absent { deleted: None },
+            };
+        };
+        let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
+        let effect = effects(entry).iter().rev().find(|effect| effect.key() == key);
+        match effect.and_then(|effect| effect.value()) {
+            Some(value) => KeyAnswer::Present {
+                id: entry.id,
+                checksum: crc32c::crc32c(value),
+                value: Some(value.clone()),
+            },
+            None => KeyAnswer::Absent { deleted: Some(entry.id) },
+        }
+    }
+
+    /// Everything up to here is durable on this replica, or committed and so durable on a quorum.
+    fn durable(&self) -> Version {
+        self.log.durable().max(self.committed)
+    }
+
+    /// Whether the durable log has reached an entry, or its epoch has moved on.
+    fn has_passed(&self, entry: EntryId) -> bool {
+        self.standing().last >= entry || self.promise > entry.epoch
+    }
+}

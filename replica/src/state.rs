@@ -1,0 +1,18 @@
+//! What the replica needs to see of the state that the shell keeps.
+
+use quorumkv_protocol::{RequestId, Version};
+
+use crate::effects::Record;
+use crate::requests::Known;
+
+/// The applied state: every committed entry up to some version, and nothing else.
+///
+/// It may be further on than the last [`Input::Applied`](crate::Input::Applied) said, never behind it. An
+/// implementation that cannot read its storage ends the process: a replica that cannot see its state must not vote.
+pub trait StateView {
+    /// What the key holds.
+    fn get(&self, key: &[u8]) -> Option<Record>;
+
+    /// What became of a request that was sent for the first time when `since` was committed.
+    fn lookup(&self, request: RequestId, since: Version) -> Known;
+}
