@@ -71,6 +71,12 @@ impl Config {
             operation_timeout: Duration::from_secs(3),
         }
     }
+
+    /// The longest pause between attempts, about a second at most. Servers that have restarted hold every session for
+    /// its timeout, so several attempts must fall into that time for the session to be taken up again.
+    fn retry_cap(&self) -> Duration {
+        (self.session_timeout / 8).min(Duration::from_millis(500))
+    }
 }
 
 /// What happened, in the order in which it did.
@@ -167,7 +173,12 @@ impl Coordinator {
         let (session_in, session) = watch::channel(None);
         let (stop, stop_out) = watch::channel(None);
         let (departed_in, departed) = watch::channel(None);
-        let registry = Registry { root: config.connect.root().to_owned(), session, stop: stop_out.clone() };
+        let registry = Registry {
+            root: config.connect.root().to_owned(),
+            retry_cap: config.retry_cap(),
+            session,
+            stop: stop_out.clone(),
+        };
         let channels = Channels {
             events: events_in,
             resignations: resignations_out,

@@ -13,12 +13,12 @@ use super::election::{Election, Watches};
 use super::session::{ConnectError, OperationError, Session};
 use super::{Config, EnrolPolicy, Event, ResignError, SessionState};
 
-/// Between two attempts to connect, or two operations that fail: doubling up to the cap, with jitter, for ever. (The
-/// client's own reconnecting doubles without a cap, but only as long as the session may live.)
-pub(super) fn backoff() -> impl Iterator<Item = Duration> + Send {
+/// Pauses between attempts that fail: doubling up to a cap, with jitter, for ever. (The client's own reconnecting
+/// doubles without a cap, but only for as long as the session may live.)
+pub(super) fn backoff(cap: Duration) -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(1))
+        .with_min_delay(Duration::from_millis(50).min(cap))
+        .with_max_delay(cap)
         .with_jitter()
         .without_max_times()
         .build()
@@ -137,7 +137,7 @@ impl Owner {
 
     /// Tries until there is a session: the earlier one if ZooKeeper still knows it, or else a new one.
     async fn connect(&mut self) -> Session {
-        let mut delays = backoff();
+        let mut delays = backoff(self.config.retry_cap());
         let mut reminder = Reminder::default();
         loop {
             match Session::connect(&self.config, self.earlier.clone()).await {
@@ -165,7 +165,7 @@ impl Owner {
     async fn serve(&mut self, session: &Session) -> End {
         let mut states = session.states();
         let mut wake = Wake::State(session.state());
-        let mut delays = backoff();
+        let mut delays = backoff(self.config.retry_cap());
         let mut failed = 0;
         let mut reminder = Reminder::default();
         loop {
@@ -196,7 +196,7 @@ impl Owner {
             wake = match outcome {
                 Ok(watches) => {
                     failed = 0;
-                    delays = backoff();
+                    delays = backoff(self.config.retry_cap());
                     self.wait(watches, &mut states).await
                 }
                 Err(OperationError::SessionOver) => return End::Over,

@@ -73,6 +73,7 @@ pub type Members = BTreeMap<u64, HostPort>;
 #[derive(Clone, Debug)]
 pub(super) struct Registry {
     pub(super) root: String,
+    pub(super) retry_cap: Duration,
     pub(super) session: watch::Receiver<Option<Session>>,
     pub(super) stop: watch::Receiver<Option<Instant>>,
 }
@@ -91,7 +92,7 @@ impl Registry {
         let mut reason = "no ZooKeeper session".to_owned();
         let persist = async {
             let mut sessions = self.session.clone();
-            for delay in backoff() {
+            for delay in backoff(self.retry_cap) {
                 let session = match sessions.wait_for(Option::is_some).await {
                     Ok(session) => session.clone(),
                     Err(_) => return Err(RegistryError::Withdrawn { call }),

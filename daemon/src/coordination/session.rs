@@ -9,6 +9,9 @@
 //! - The client declares a session expired by its own clock, after 7/5 of the session's timeout without a server. The
 //!   servers may know better (they give every session its full timeout again when they restart), so the session can be
 //!   taken up again by its id and password. That is how a ZooKeeper outage of any length leaves the znodes in place.
+//! - While a session may live, the client reconnects by itself, with delays that double without a cap. They end with
+//!   the session, so the longest is about half of its timeout; a connection that comes back in the last quarter of the
+//!   timeout can be found too late, and the place in the election is lost as if it had not come back.
 //! - The session is closed when the last clone of the client is dropped, in the background.
 
 use std::time::Duration;
@@ -109,9 +112,12 @@ impl Session {
         self.client.state()
     }
 
-    /// Closes the session, which deletes its znodes at once. True when ZooKeeper has confirmed it.
+    /// Closes the session, which deletes its znodes at once. True when it is over; false when that is not known by the
+    /// deadline, or when there is no connection, so nobody to tell, and it is left to expire.
     ///
-    /// Other clones must have been dropped. Without a connection there is nobody to tell: the session is left to expire.
+    /// Other clones must have been dropped. An operation that was under way can cost the connection: its answer comes
+    /// after the close, that is never. The client then connects again and is told that the session has expired, which
+    /// is as good.
     pub(super) async fn close(self, deadline: Instant) -> bool {
         let mut states = self.states();
         let mut state = self.state();
@@ -119,13 +125,12 @@ impl Session {
         if state == SessionState::Disconnected {
             return false;
         }
-        let closed = async {
-            while !state.is_terminated() && state != SessionState::Disconnected {
+        let ended = async {
+            while !state.is_terminated() {
                 state = states.changed().await;
             }
-            state == SessionState::Closed
         };
-        timeout_at(deadline, closed).await.unwrap_or(false)
+        timeout_at(deadline, ended).await.is_ok()
     }
 
     /// Runs one operation when there is a connection; the deadline covers both.

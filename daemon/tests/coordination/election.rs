@@ -4,15 +4,15 @@ use kvd::coordination::Event;
 use zookeeper_client::{Acls, CreateMode};
 
 use crate::node::{Node, Observer, PATIENCE};
-use crate::{root, zookeeper};
+use crate::shared_zookeeper;
 
 /// Three nodes that have enrolled in the order of their ports, the first elected.
-async fn three(zookeeper: &str, observer: &Observer) -> [Node; 3] {
-    let mut a = Node::start(zookeeper, &observer.root, 5000).await;
+async fn three(observer: &Observer) -> [Node; 3] {
+    let mut a = Node::start(&observer.place, 5000).await;
     a.until(&Event::Elected).await;
-    let b = Node::start(zookeeper, &observer.root, 5001).await;
+    let b = Node::start(&observer.place, 5001).await;
     observer.until_contenders(&[&a, &b]).await;
-    let c = Node::start(zookeeper, &observer.root, 5002).await;
+    let c = Node::start(&observer.place, 5002).await;
     observer.until_contenders(&[&a, &b, &c]).await;
     [a, b, c]
 }
@@ -23,9 +23,9 @@ fn leader(node: &Node) -> Event {
 
 #[tokio::test]
 async fn lowest_leads_and_each_departure_elects_the_next() {
-    let zookeeper = zookeeper();
-    let observer = Observer::connect(&zookeeper, &root("departures")).await;
-    let [mut a, mut b, mut c] = three(&zookeeper, &observer).await;
+    let zookeeper = shared_zookeeper();
+    let observer = Observer::connect(&zookeeper.connect_string(), "departures").await;
+    let [mut a, mut b, mut c] = three(&observer).await;
     a.until(&leader(&a)).await;
     assert!(!b.until(&leader(&a)).await.contains(&Event::Elected));
     assert!(!c.until(&leader(&a)).await.contains(&Event::Elected));
@@ -49,9 +49,9 @@ async fn lowest_leads_and_each_departure_elects_the_next() {
 
 #[tokio::test]
 async fn a_node_alone_that_resigns_leads_again() {
-    let zookeeper = zookeeper();
-    let observer = Observer::connect(&zookeeper, &root("alone")).await;
-    let mut a = Node::start(&zookeeper, &observer.root, 5000).await;
+    let zookeeper = shared_zookeeper();
+    let observer = Observer::connect(&zookeeper.connect_string(), "alone").await;
+    let mut a = Node::start(&observer.place, 5000).await;
     a.until(&Event::Elected).await;
     let first = observer.lowest().await;
     a.coordinator.resign(PATIENCE).await.expect("resign");
@@ -63,9 +63,9 @@ async fn a_node_alone_that_resigns_leads_again() {
 
 #[tokio::test]
 async fn a_znode_deleted_by_someone_else_unseats_and_its_node_enrols_at_the_tail() {
-    let zookeeper = zookeeper();
-    let observer = Observer::connect(&zookeeper, &root("deleted")).await;
-    let [mut a, mut b, c] = three(&zookeeper, &observer).await;
+    let zookeeper = shared_zookeeper();
+    let observer = Observer::connect(&zookeeper.connect_string(), "deleted").await;
+    let [mut a, mut b, c] = three(&observer).await;
     observer.client.delete(&observer.lowest().await, None).await.expect("delete the leader's znode");
     a.until(&Event::Unseated).await;
     b.until(&Event::Elected).await;
@@ -77,9 +77,9 @@ async fn a_znode_deleted_by_someone_else_unseats_and_its_node_enrols_at_the_tail
 
 #[tokio::test]
 async fn a_follower_that_goes_elects_nobody_and_the_one_behind_it_watches_on() {
-    let zookeeper = zookeeper();
-    let observer = Observer::connect(&zookeeper, &root("middle")).await;
-    let [a, b, mut c] = three(&zookeeper, &observer).await;
+    let zookeeper = shared_zookeeper();
+    let observer = Observer::connect(&zookeeper.connect_string(), "middle").await;
+    let [a, b, mut c] = three(&observer).await;
     b.withdraw().await;
     observer.until_contenders(&[&a, &c]).await;
     a.withdraw().await;
@@ -89,14 +89,14 @@ async fn a_follower_that_goes_elects_nobody_and_the_one_behind_it_watches_on() {
 
 #[tokio::test]
 async fn a_restarted_node_removes_the_znode_of_its_former_session() {
-    let zookeeper = zookeeper();
-    let observer = Observer::connect(&zookeeper, &root("restarted")).await;
-    let mut former = Node::start(&zookeeper, &observer.root, 5000).await;
+    let zookeeper = shared_zookeeper();
+    let observer = Observer::connect(&zookeeper.connect_string(), "restarted").await;
+    let mut former = Node::start(&observer.place, 5000).await;
     former.until(&Event::Elected).await;
     let left_behind = observer.lowest().await;
     former.proxy.cut();
 
-    let mut restarted = Node::start(&zookeeper, &observer.root, 5000).await;
+    let mut restarted = Node::start(&observer.place, 5000).await;
     restarted.until(&Event::Elected).await;
     observer.until_contenders(&[&restarted]).await;
     assert_ne!(observer.lowest().await, left_behind);
@@ -105,15 +105,15 @@ async fn a_restarted_node_removes_the_znode_of_its_former_session() {
 
 #[tokio::test]
 async fn znodes_that_are_not_contenders_are_ignored() {
-    let zookeeper = zookeeper();
-    let observer = Observer::connect(&zookeeper, &root("foreign")).await;
+    let zookeeper = shared_zookeeper();
+    let observer = Observer::connect(&zookeeper.connect_string(), "foreign").await;
     let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
     for name in ["lock", "kv_0000000000", "kv:5000_1"] {
-        let path = format!("{}/election", observer.root);
+        let path = format!("{}/election", observer.place.root);
         observer.client.mkdir(&path, &options).await.expect("make the folder");
         observer.client.create(&format!("{path}/{name}"), &[], &options).await.expect("create");
     }
-    let mut a = Node::start(&zookeeper, &observer.root, 5000).await;
+    let mut a = Node::start(&observer.place, 5000).await;
     a.until(&Event::Elected).await;
     a.withdraw().await;
 }

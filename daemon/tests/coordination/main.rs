@@ -5,14 +5,19 @@ mod node;
 mod outage;
 mod proxy;
 mod registry;
+mod servers;
 
-/// A root znode that no other test uses, in this run or another.
-fn root(test: &str) -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    format!("/{test}-{}", since.expect("a clock after 1970").as_nanos())
-}
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Address of the ZooKeeper that all tests of this binary share.
-fn zookeeper() -> String {
-    std::env::var("KV_TEST_ZOOKEEPER").expect("KV_TEST_ZOOKEEPER=host:port")
+use quorumkv_tests::zookeeper::ZooKeeper;
+
+/// One ZooKeeper for all tests that leave it alone: started by the first, removed by the last that still uses it.
+fn shared_zookeeper() -> Arc<ZooKeeper> {
+    static SHARED: Mutex<Weak<ZooKeeper>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let started = Arc::new(ZooKeeper::start(1).expect("start a ZooKeeper"));
+        *shared = Arc::downgrade(&started);
+        started
+    })
 }

@@ -1,6 +1,6 @@
 //! A node of the tests: a coordinator behind its own proxy, and what its events have said so far.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kvd::coordination::{Config, Coordinator, Event, HostPort, SessionState};
 use tokio::sync::mpsc;
@@ -13,7 +13,22 @@ use crate::proxy::Proxy;
 /// How long a test waits for what must come. Never reached by a test that passes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
+/// A ZooKeeper, and a part of its tree that no other test uses, in this run or another.
+pub(crate) struct Place {
+    servers: String,
+    pub(crate) root: String,
+    pub(crate) session_timeout: Duration,
+}
+
+impl Place {
+    pub(crate) fn new(connect_string: &str, test: &str) -> Self {
+        let (servers, above) =
+            connect_string.split_at(connect_string.find('/').unwrap_or(connect_string.len()));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos();
+        let root = format!("{above}/{test}-{now}");
+        Self { servers: servers.to_owned(), root, session_timeout: Duration::from_secs(2) }
+    }
+}
 
 pub(crate) struct Node {
     pub(crate) coordinator: Coordinator,
@@ -24,20 +39,21 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node that contends under `root` of the ZooKeeper at `zookeeper`, called 127.0.0.1:`port`.
-    pub(crate) async fn start(zookeeper: &str, root: &str, port: u16) -> Self {
-        let node = Self::start_cut_off(zookeeper, root, port).await;
+    /// A node that contends, called 127.0.0.1:`port`.
+    pub(crate) async fn start(place: &Place, port: u16) -> Self {
+        let node = Self::start_cut_off(place, port).await;
         node.proxy.restore();
         node
     }
 
     /// The same, without a connection until its proxy is restored.
-    pub(crate) async fn start_cut_off(zookeeper: &str, root: &str, port: u16) -> Self {
-        let proxy = Proxy::to(zookeeper).await.expect("open a proxy on loopback");
+    pub(crate) async fn start_cut_off(place: &Place, port: u16) -> Self {
+        let proxy = Proxy::to(&place.servers).await.expect("open a proxy on loopback");
         proxy.cut();
         let address: HostPort = format!("127.0.0.1:{port}").parse().expect("an address");
-        let connect = format!("{}{root}", proxy.address()).parse().expect("a connect string");
-        let config = Config { session_timeout: SESSION_TIMEOUT, ..Config::new(connect, address.clone()) };
+        let connect = format!("{}{}", proxy.address(), place.root).parse().expect("a connect string");
+        let config =
+            Config { session_timeout: place.session_timeout, ..Config::new(connect, address.clone()) };
         let tasks = TaskTracker::new();
         let (coordinator, events) = Coordinator::start(config, &tasks);
         Self { coordinator, proxy, address, events, tasks }
@@ -82,26 +98,31 @@ impl Node {
     }
 }
 
-/// A client of the test itself, with the path of the test's root.
+/// A client of the test itself, which sees what the nodes do.
 pub(crate) struct Observer {
     pub(crate) client: Client,
-    pub(crate) root: String,
+    pub(crate) place: Place,
 }
 
 impl Observer {
-    /// `root` should be the test's alone.
-    pub(crate) async fn connect(zookeeper: &str, root: &str) -> Self {
-        let client = Client::connector()
-            .with_session_timeout(PATIENCE)
-            .connect(zookeeper)
-            .await
-            .expect("connect to the ZooKeeper of the tests");
-        Self { client, root: root.to_owned() }
+    /// Connects to the ZooKeeper of a test called `test`.
+    pub(crate) async fn connect(connect_string: &str, test: &str) -> Self {
+        let place = Place::new(connect_string, test);
+        let connector = Client::connector().with_session_timeout(PATIENCE);
+        let client = connector.connect(&place.servers).await.expect("connect to the ZooKeeper of the test");
+        Self { client, place }
+    }
+
+    /// Looks at the same place through a new session, of the same servers or of others.
+    pub(crate) async fn elsewhere(self, connect_string: &str) -> Self {
+        let connector = Client::connector().with_session_timeout(PATIENCE);
+        let client = connector.connect(connect_string).await.expect("connect to the ZooKeeper of the test");
+        Self { client, ..self }
     }
 
     /// The addresses in the election, by sequence.
     pub(crate) async fn contenders(&self) -> Vec<String> {
-        let path = format!("{}/election", self.root);
+        let path = format!("{}/election", self.place.root);
         let mut names = match self.client.list_children(&path).await {
             Err(zookeeper_client::Error::NoNode) => Vec::new(),
             names => names.expect("list the election"),
@@ -125,7 +146,7 @@ impl Observer {
 
     /// Full path of the lowest contender.
     pub(crate) async fn lowest(&self) -> String {
-        let folder = format!("{}/election", self.root);
+        let folder = format!("{}/election", self.place.root);
         let mut names = self.client.list_children(&folder).await.expect("list the election");
         names.sort_by_key(|name| name.rsplit('_').next().map(str::to_owned));
         format!("{folder}/{}", names.first().expect("a contender"))

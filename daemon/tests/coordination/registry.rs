@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kvd::coordination::{AllocateEpochError, Members};
+use quorumkv_tests::zookeeper::ZooKeeper;
 use tokio::task::JoinSet;
 
-use crate::node::{Node, Observer, PATIENCE};
-use crate::{root, zookeeper};
+use crate::node::{Node, Observer, PATIENCE, Place};
+use crate::shared_zookeeper;
 
 const NODES: u16 = 8;
 
-async fn nodes(zookeeper: &str, root: &str) -> Vec<Node> {
+async fn nodes(zookeeper: &ZooKeeper, test: &str) -> Vec<Node> {
+    let place = Place::new(&zookeeper.connect_string(), test);
     let mut nodes = Vec::new();
     for i in 0..NODES {
-        nodes.push(Node::start(zookeeper, root, 5000 + i).await);
+        nodes.push(Node::start(&place, 5000 + i).await);
     }
     nodes
 }
@@ -22,8 +24,8 @@ async fn nodes(zookeeper: &str, root: &str) -> Vec<Node> {
 #[tokio::test]
 async fn concurrent_allocators_get_distinct_increasing_epochs_whatever_breaks() {
     const EACH: usize = 10;
-    let zookeeper = zookeeper();
-    let nodes = nodes(&zookeeper, &root("epochs")).await;
+    let zookeeper = shared_zookeeper();
+    let nodes = nodes(&zookeeper, "epochs").await;
     let mut allocating = JoinSet::new();
     for node in &nodes {
         let coordinator = node.coordinator.clone();
@@ -58,10 +60,10 @@ async fn concurrent_allocators_get_distinct_increasing_epochs_whatever_breaks() 
 
 #[tokio::test]
 async fn an_epoch_is_above_what_is_asked_and_what_is_stored() {
-    let zookeeper = zookeeper();
-    let observer = Observer::connect(&zookeeper, &root("above")).await;
-    let node = Node::start(&zookeeper, &observer.root, 5000).await;
-    let path = format!("{}/epoch", observer.root);
+    let zookeeper = shared_zookeeper();
+    let observer = Observer::connect(&zookeeper.connect_string(), "above").await;
+    let node = Node::start(&observer.place, 5000).await;
+    let path = format!("{}/epoch", observer.place.root);
     assert_eq!(node.coordinator.allocate_epoch(0, PATIENCE).await, Ok(1));
     assert_eq!(node.coordinator.allocate_epoch(0, PATIENCE).await, Ok(2));
     assert_eq!(node.coordinator.allocate_epoch(41, PATIENCE).await, Ok(42));
@@ -78,8 +80,8 @@ async fn an_epoch_is_above_what_is_asked_and_what_is_stored() {
 
 #[tokio::test]
 async fn racing_creators_agree_on_one_configuration() {
-    let zookeeper = zookeeper();
-    let nodes = nodes(&zookeeper, &root("configuration")).await;
+    let zookeeper = shared_zookeeper();
+    let nodes = nodes(&zookeeper, "configuration").await;
     assert_eq!(nodes[0].coordinator.configuration(PATIENCE).await, Ok(None));
     let mut creating = JoinSet::new();
     for (i, node) in nodes.iter().enumerate() {
@@ -98,9 +100,8 @@ async fn racing_creators_agree_on_one_configuration() {
 
 #[tokio::test]
 async fn nodes_register_once_and_are_awaited() {
-    let zookeeper = zookeeper();
-    let root = root("members");
-    let nodes = nodes(&zookeeper, &root).await;
+    let zookeeper = shared_zookeeper();
+    let nodes = nodes(&zookeeper, "members").await;
     assert_eq!(nodes[0].coordinator.members(PATIENCE).await, Ok(Members::new()));
     let mut awaiting = JoinSet::new();
     for node in &nodes {
