@@ -1,0 +1,68 @@
+# Run `just` for a list. `check` never writes; `fix` does.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# The list of recipes.
+default:
+    @just --list
+
+# Format, lints, dependency rules and documentation.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    .ci/dependency-rules
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+# Format, and repair what clippy can.
+fix:
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt --all
+
+# All tests, or those whose names contain a word; they start real ZooKeepers in Docker.
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# What CI runs.
+ci:
+    bash .ci/run
+
+# Licences, known vulnerabilities and sources of the dependencies (needs cargo-deny).
+deny:
+    @command -v cargo-deny >/dev/null || { echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; }
+    cargo deny check
+
+# The image of kvd and kvctl, compiled here.
+image:
+    tests/kvd-image/build
+
+# A ZooKeeper image, where none can be pulled.
+zookeeper-image:
+    tests/zookeeper-image/build
+
+# Three ZooKeepers and three kvd in the background, at 127.0.0.1:5000, :5001 and :5002.
+up:
+    @docker image inspect "${KVD_IMAGE:-quorumkv:local}" >/dev/null 2>&1 || just image
+    @docker image inspect "${ZOOKEEPER_IMAGE:-zookeeper:3.9}" >/dev/null 2>&1 || just zookeeper-image
+    just compose up -d
+
+# Stop them; `just down -v` deletes their data as well.
+down *ARGS:
+    just compose down {{ARGS}}
+
+# Docker compose, as a plugin or the older command, with the ZooKeeper image that is there.
+compose *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if [[ -z ${ZOOKEEPER_IMAGE:-} ]] && ! docker image inspect zookeeper:3.9 >/dev/null 2>&1; then
+        export ZOOKEEPER_IMAGE=quorumkv-zookeeper:local
+    fi
+    if docker compose version >/dev/null 2>&1; then docker compose {{ARGS}}; else docker-compose {{ARGS}}; fi
+
+# Fuzz the decoder of frames and messages (needs cargo-bolero); the same target runs as an ordinary test.
+fuzz TARGET="" *ARGS:
+    @command -v cargo-bolero >/dev/null || { echo "cargo-bolero is not installed: cargo install --locked cargo-bolero" >&2; exit 1; }
+    RUSTC_BOOTSTRAP=1 cargo bolero {{ if TARGET == "" { "list -p quorumkv-protocol" } else { "test -p quorumkv-protocol " + TARGET } }} {{ARGS}}
+
+# Measure a cluster that runs: `just bench put --clients 256`.
+bench OP="mixed" *ARGS:
+    cargo run --release -p kvctl -- bench --op {{OP}} -o json {{ARGS}}
