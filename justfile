@@ -20,7 +20,7 @@ fix:
 
 # All tests, or those whose names contain a word; they start real ZooKeepers in Docker.
 test *ARGS:
-    cargo test --workspace {{ARGS}}
+    cargo test --workspace {{ ARGS }}
 
 # What CI runs.
 ci:
@@ -47,7 +47,7 @@ up:
 
 # Stop them; `just down -v` deletes their data as well.
 down *ARGS:
-    just compose down {{ARGS}}
+    just compose down {{ ARGS }}
 
 # Docker compose, as a plugin or the older command, with the ZooKeeper image that is there.
 compose *ARGS:
@@ -56,13 +56,13 @@ compose *ARGS:
     if [[ -z ${ZOOKEEPER_IMAGE:-} ]] && ! docker image inspect zookeeper:3.9 >/dev/null 2>&1; then
         export ZOOKEEPER_IMAGE=quorumkv-zookeeper:local
     fi
-    if docker compose version >/dev/null 2>&1; then docker compose {{ARGS}}; else docker-compose {{ARGS}}; fi
+    if docker compose version >/dev/null 2>&1; then docker compose {{ ARGS }}; else docker-compose {{ ARGS }}; fi
 
 # Fuzz the decoder of frames and messages (needs cargo-bolero); the same target runs as an ordinary test.
 fuzz TARGET="" *ARGS:
     @command -v cargo-bolero >/dev/null || { echo "cargo-bolero is not installed: cargo install --locked cargo-bolero" >&2; exit 1; }
-    RUSTC_BOOTSTRAP=1 cargo bolero {{ if TARGET == "" { "list -p quorumkv-protocol" } else { "test -p quorumkv-protocol " + TARGET } }} {{ARGS}}
+    RUSTC_BOOTSTRAP=1 cargo bolero {{ if TARGET == "" { "list -p quorumkv-protocol" } else { "test -p quorumkv-protocol " + TARGET } }} {{ ARGS }}
 
 # Measure a cluster that runs: `just bench put --clients 256`.
 bench OP="mixed" *ARGS:
-    cargo run --release -p kvctl -- bench --op {{OP}} -o json {{ARGS}}
+    cargo run --release -p kvctl -- bench --op {{ OP }} -o json {{ ARGS }}
