@@ -56,7 +56,7 @@ fn bare(directory: &Path, duration: Duration) -> Result<f64, Box<dyn Error>> {
 /// Entries per second of the log with so many batches in flight.
 fn log(directory: &Path, duration: Duration, in_flight: u64) -> Result<f64, Box<dyn Error>> {
     let (log, _) = Log::open(directory, Options::default(), 0)?;
-    let (on_group, groups) = mpsc::channel::<DurableGroup<()>>();
+    let (on_group, groups) = mpsc::sync_channel::<DurableGroup<()>>(16);
     let failed = |error| panic!("the log has failed: {error}");
     let mut writer = log.spawn(move |group| drop(on_group.send(group)), failed)?;
     let payload = bytes::Bytes::from(vec![0x5a; PAYLOAD]);

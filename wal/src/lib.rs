@@ -15,7 +15,7 @@
 //! let (log, recovered) = Log::open(dir.path(), Options { segment_bytes: 1 << 20, ..Options::default() }, 0)?;
 //! assert_eq!(recovered.last, Mark::ZERO);
 //! let reader = log.reader();
-//! let (durable, tickets) = std::sync::mpsc::channel();
+//! let (durable, tickets) = std::sync::mpsc::sync_channel(1024);
 //! let mut writer = log.spawn(
 //!     move |group| group.tickets.into_iter().for_each(|ticket| durable.send(ticket).unwrap()),
 //!     |error| eprintln!("the log has failed: {error}"),

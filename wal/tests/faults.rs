@@ -25,7 +25,7 @@ fn run(directory: &Path, options: Options) -> u64 {
     let Ok((log, _)) = Log::open(directory, options, 0) else {
         return 0;
     };
-    let (on_group, groups) = mpsc::channel();
+    let (on_group, groups) = mpsc::sync_channel(1024);
     let on_durable = move |group: quorumkv_wal::DurableGroup<u64>| {
         // After a failure nobody listens.
         let _ = on_group.send(group.tickets);
@@ -147,8 +147,8 @@ fn a_failed_sync_or_write_ends_the_writer_and_nothing_is_tried_again() {
 #[test]
 fn batches_that_wait_behind_a_failure_are_dropped() {
     let directory = tempfile::tempdir().unwrap();
-    let (at_gate, arrived) = mpsc::channel();
-    let (open_gate, gate) = mpsc::channel::<()>();
+    let (at_gate, arrived) = mpsc::sync_channel(1024);
+    let (open_gate, gate) = mpsc::sync_channel::<()>(1);
     let gate = Mutex::new(gate);
     let hook = move |operation, path: &Path| {
         if operation == Operation::Sync && is_segment(path) {

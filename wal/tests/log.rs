@@ -167,9 +167,9 @@ fn the_base_after_a_trim_is_exact_even_when_trimmed_entries_had_been_overwritten
 }
 
 /// A hook that stops the writer in its first sync of records until told to go on, and says when it is there.
-fn gate() -> (Options, mpsc::Receiver<()>, mpsc::Sender<()>) {
-    let (at_gate, arrived) = mpsc::channel();
-    let (open_gate, gate) = mpsc::channel::<()>();
+fn gate() -> (Options, mpsc::Receiver<()>, mpsc::SyncSender<()>) {
+    let (at_gate, arrived) = mpsc::sync_channel(1024);
+    let (open_gate, gate) = mpsc::sync_channel::<()>(1);
     let gate = Mutex::new(Some(gate));
     let hook = move |operation, path: &std::path::Path| {
         let is_segment = path.extension().is_some_and(|extension| extension == "wal");
@@ -265,6 +265,11 @@ fn an_invalid_batch_is_refused_whole() {
     for records in invalid {
         let result = running.writer.try_submit(Batch { records, ticket: 0 });
         assert!(matches!(result, Err(SubmitError::Invalid(_))), "{result:?}");
+        let result = running.writer.try_submit(Batch { records: vec![entry(2, 3)], ticket: 0 });
+        assert!(
+            matches!(result, Err(SubmitError::Invalid(InvalidRecord::Gap { last: 1, .. }))),
+            "{result:?}"
+        );
     }
     // The largest record there can be fills a segment to its last byte.
     running.append(vec![entry(2, 2), sized_entry(2, 3, (16 << 10) - 4096 - 48), entry(2, 4)]);

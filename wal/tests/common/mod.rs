@@ -57,8 +57,8 @@ pub(crate) struct Running {
 
 pub(crate) fn start(log: Log) -> Running {
     let reader = log.reader();
-    let (on_group, groups) = mpsc::channel();
-    let (on_failure, failures) = mpsc::channel();
+    let (on_group, groups) = mpsc::sync_channel(1024);
+    let (on_failure, failures) = mpsc::sync_channel(1024);
     let on_durable = move |group| {
         // A test that has seen enough may be gone.
         let _ = on_group.send(group);
