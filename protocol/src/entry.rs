@@ -15,6 +15,15 @@ pub const MAX_EFFECTS: usize = 128;
 /// Most members of a configuration.
 pub const MAX_MEMBERS: usize = 64;
 
+/// Longest key, in bytes; the shortest has one. The state keeps the length in 16 bits.
+pub const MAX_KEY_LENGTH: usize = u16::MAX as usize;
+
+/// Whether a key can be stored.
+#[must_use]
+pub const fn is_key(key: &[u8]) -> bool {
+    !key.is_empty() && key.len() <= MAX_KEY_LENGTH
+}
+
 /// One entry of the replicated log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
@@ -22,6 +31,24 @@ pub struct Entry {
     pub id: EntryId,
     /// What it does.
     pub body: Body,
+}
+
+impl Entry {
+    /// The changes that this makes.
+    #[must_use]
+    pub fn effects(&self) -> &[Effect] {
+        match &self.body {
+            Body::Open => &[],
+            Body::Write(write) => &write.effects,
+        }
+    }
+
+    /// Whether this can be applied: what comes from the wire is checked before it reaches the log, so that applying
+    /// cannot fail.
+    #[must_use]
+    pub fn is_applicable(&self) -> bool {
+        self.effects().iter().all(|effect| is_key(effect.key()))
+    }
 }
 
 /// What an entry does. Variants are stable: their order is the wire and disk format.

@@ -122,8 +122,12 @@ pub struct Limits {
 
 impl Limits {
     /// The limits unless configured otherwise (DESIGN 10).
-    pub const DEFAULT: Self =
-        Self { key: 64 << 10, value: 8 << 20, frame: crate::frame::CLIENT_FRAME_LIMIT, in_flight: 1024 };
+    pub const DEFAULT: Self = Self {
+        key: u16::MAX as u32,
+        value: 8 << 20,
+        frame: crate::frame::CLIENT_FRAME_LIMIT,
+        in_flight: 1024,
+    };
 }
 
 /// Why a Hello is refused.

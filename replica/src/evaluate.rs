@@ -4,7 +4,6 @@ use quorumkv_protocol::Version;
 use quorumkv_protocol::client::Write;
 use quorumkv_protocol::entry::{Effect, Outcome};
 
-use crate::log::effects;
 use crate::replica::Replica;
 use crate::state::StateView;
 
@@ -37,7 +36,7 @@ impl<S: StateView> Replica<S> {
             return self.state.get(key).map_or(Version::ZERO, |record| record.id.version);
         };
         let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
-        let last = effects(entry).iter().rev().find(|effect| effect.key() == key);
+        let last = entry.effects().iter().rev().find(|effect| effect.key() == key);
         if last.is_some_and(|effect| effect.value().is_some()) { version } else { Version::ZERO }
     }
 }

@@ -46,7 +46,7 @@ impl<S: StateView> Replica<S> {
             return;
         }
         if !is_consecutive(&append) {
-            return self.absurd(from, "its entries are not consecutive");
+            return self.absurd(from, "its entries do not follow one another, or cannot be applied");
         }
         if append.epoch < self.promise {
             return self.refuse_vote(from, correlation, append.epoch);
@@ -180,7 +180,8 @@ fn is_consecutive(append: &Append) -> bool {
     append.entries.iter().all(|entry| {
         let follows = entry.id.version.get().checked_sub(1) == Some(last.version.get())
             && entry.id.epoch >= last.epoch
-            && entry.id.epoch <= append.epoch;
+            && entry.id.epoch <= append.epoch
+            && entry.is_applicable();
         last = entry.id;
         follows
     })

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use quorumkv_protocol::entry::{Body, Effect, Entry};
+use quorumkv_protocol::entry::{Effect, Entry};
 use quorumkv_protocol::{EntryId, Epoch, Version};
 
 use crate::effects::PersistId;
@@ -203,23 +203,8 @@ impl Log {
 
 /// What an entry takes in memory, roughly.
 pub(crate) fn footprint(entry: &Entry) -> usize {
-    let effects = match &entry.body {
-        Body::Open => 0,
-        Body::Write(write) => write
-            .effects
-            .iter()
-            .map(|effect| effect.key().len() + effect.value().map_or(0, |value| value.len()))
-            .sum(),
-    };
-    ENTRY_OVERHEAD + effects
-}
-
-/// The changes that an entry makes.
-pub(crate) fn effects(entry: &Entry) -> &[Effect] {
-    match &entry.body {
-        Body::Open => &[],
-        Body::Write(write) => &write.effects,
-    }
+    let size = |effect: &Effect| effect.key().len() + effect.value().map_or(0, bytes::Bytes::len);
+    ENTRY_OVERHEAD + entry.effects().iter().map(size).sum::<usize>()
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@ use bytes::Bytes;
 use quorumkv_protocol::entry::{Body, Entry};
 use quorumkv_protocol::{RequestId, Version};
 
-use crate::log::effects;
-
 /// Versions of unapplied entries by the key they touch and by the request they came from.
 ///
 /// Ordered maps, because keys come from clients (a fixed hash could be attacked) and the replica must be deterministic
@@ -31,7 +29,7 @@ impl Overlay {
 
     /// The entry was appended to the log.
     pub(crate) fn add(&mut self, entry: &Entry) {
-        for effect in effects(entry) {
+        for effect in entry.effects() {
             self.keys.entry(effect.key().clone()).or_default().push(entry.id.version);
         }
         if let Body::Write(write) = &entry.body {
@@ -41,7 +39,7 @@ impl Overlay {
 
     /// The entry is in the state now, or was dropped from the log.
     pub(crate) fn remove(&mut self, entry: &Entry) {
-        for effect in effects(entry) {
+        for effect in entry.effects() {
             let Some(versions) = self.keys.get_mut(effect.key()) else { continue };
             versions.retain(|&version| version != entry.id.version);
             if versions.is_empty() {

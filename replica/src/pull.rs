@@ -294,7 +294,8 @@ fn follow_one_another(previous: EntryId, entries: &[Arc<Entry>], epoch: Epoch) -
     entries.iter().all(|entry| {
         let follows = entry.id.version.get().checked_sub(1) == Some(last.version.get())
             && entry.id.epoch >= last.epoch
-            && entry.id.epoch < epoch;
+            && entry.id.epoch < epoch
+            && entry.is_applicable();
         last = entry.id;
         follows
     })

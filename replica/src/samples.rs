@@ -5,7 +5,6 @@
 use quorumkv_protocol::peer::{KeyAnswer, PeerMessage, ReadSample, ReadSampleReply, Standing};
 use quorumkv_protocol::{EntryId, NodeId, Version};
 
-use crate::log::effects;
 use crate::replica::Replica;
 use crate::state::StateView;
 use crate::time::Timestamp;
@@ -82,7 +81,7 @@ impl<S: StateView> Replica<S> {
             };
         };
         let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
-        let effect = effects(entry).iter().rev().find(|effect| effect.key() == key);
+        let effect = entry.effects().iter().rev().find(|effect| effect.key() == key);
         match effect.and_then(|effect| effect.value()) {
             Some(value) => KeyAnswer::Present {
                 id: entry.id,
