@@ -1,3 +1,4 @@
 //! The parts of `kvd`, the quorumkv daemon, as a library for its binary and its tests.
 
 pub mod coordination;
+pub mod state;

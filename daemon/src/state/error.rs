@@ -1,0 +1,143 @@
+//! Why an operation on the state failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use quorumkv_protocol::{EntryId, Version};
+use thiserror::Error;
+
+use super::format::Malformed;
+
+/// Why the state could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenStateError {
+    /// Another process has it open.
+    #[error("the state is in use by another process")]
+    Locked,
+    /// A file or directory could not be read or written.
+    #[error("cannot use {path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// `CURRENT` is not there, but databases are; or it is not what this program writes; or the database that it names
+    /// is gone.
+    #[error("{path} is damaged: {problem}")]
+    Damaged {
+        /// The damaged file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The state was written by a newer version of this program.
+    #[error("the state has format {found}, and this program knows {known}", known = super::format::VERSION)]
+    Format {
+        /// The format that `CURRENT` names.
+        found: u32,
+    },
+    /// The database is damaged.
+    #[error("the database is damaged")]
+    Content(#[from] Malformed),
+    /// The database could not be opened: it is damaged, or its files cannot be used. After a loss of power (never after
+    /// the end of a process) this can be a journal that was written in part and out of order.
+    #[error("cannot open the database")]
+    Database(#[source] fjall::Error),
+}
+
+impl From<fjall::Error> for OpenStateError {
+    fn from(error: fjall::Error) -> Self {
+        match error {
+            fjall::Error::Locked => Self::Locked,
+            other => Self::Database(other),
+        }
+    }
+}
+
+/// The storage failed while entries were applied. The process must end.
+#[derive(Debug, Error)]
+#[error("cannot store applied entries")]
+pub struct ApplyError(#[from] fjall::Error);
+
+/// What is applied could not be made durable. The process must end.
+#[derive(Debug, Error)]
+#[error("cannot sync the state")]
+pub struct PersistError(#[from] fjall::Error);
+
+/// Why the state could not be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The storage failed, or a checksum in it did not match.
+    #[error("cannot read the state")]
+    Database(#[from] fjall::Error),
+    /// What was read is not what this program writes.
+    #[error("the state is damaged")]
+    Content(#[from] Malformed),
+}
+
+/// Why a piece of a snapshot could not be made.
+#[derive(Debug, Error)]
+pub enum ChunkError {
+    /// The asker's cursor did not come from here.
+    #[error("the cursor was not made by this program")]
+    Cursor,
+    /// The state could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl From<fjall::Error> for ChunkError {
+    fn from(error: fjall::Error) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// Why a piece of a snapshot was not taken. Nothing of the piece is kept, and the restore must begin again.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    /// The piece belongs to another snapshot.
+    #[error("a piece of snapshot {found} came for snapshot {expected}")]
+    OtherSnapshot {
+        /// What is being restored.
+        expected: EntryId,
+        /// What came.
+        found: EntryId,
+    },
+    /// The piece was changed on its way.
+    #[error("the checksum of the piece is {found:08x}, not {expected:08x}")]
+    Checksum {
+        /// What the source computed.
+        expected: u32,
+        /// What arrived.
+        found: u32,
+    },
+    /// The source sent something that is no piece of a state.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The storage failed.
+    #[error("cannot store the snapshot")]
+    Database(#[from] fjall::Error),
+}
+
+/// Why a restored snapshot did not become the state.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// Pieces are missing. The state is as it was.
+    #[error("the snapshot is not complete")]
+    Incomplete,
+    /// The state is as far as the snapshot, or further. It is as it was.
+    #[error("the snapshot is at {snapshot}, the state at {applied}")]
+    Behind {
+        /// The snapshot's version.
+        snapshot: Version,
+        /// The state's.
+        applied: Version,
+    },
+    /// The snapshot could not be stored. The state is as it was.
+    #[error("cannot store the snapshot")]
+    Database(#[from] fjall::Error),
+    /// Which of the two will be the state after a restart is not known. The process must end.
+    #[error("cannot switch to the snapshot")]
+    Switch(#[source] io::Error),
+}

@@ -1,0 +1,169 @@
+//! The state in pieces, for another node to be restored from.
+//!
+//! A piece is a sequence of rows, those of the keyspace `data` first:
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 1 | keyspace: 0 `data`, 1 `meta` |
+//! | 2 | length of the key |
+//! | 4 | length of the value |
+//! | | key, value, as [stored](super::format) |
+//!
+//! The last applied entry is not among the rows: it is the snapshot's identity. A cursor is the keyspace and the key of
+//! the last row before it, so cursors grow from piece to piece; the empty one begins.
+
+use std::ops::Bound;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use fjall::Readable;
+use quorumkv_protocol::EntryId;
+use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
+
+use super::error::{ChunkError, ReadError};
+use super::format::{self, Malformed, MetaRow};
+use super::store::is_key;
+use super::{State, View};
+
+const DATA: u8 = 0;
+const META: u8 = 1;
+
+/// Bytes before the key of a row.
+const ROW_HEADER: usize = 1 + 2 + 4;
+
+/// A state that other nodes can copy piece by piece while this one goes on.
+#[derive(Debug)]
+pub struct SnapshotSource {
+    view: View,
+}
+
+impl SnapshotSource {
+    /// Takes a snapshot of `state`. It keeps replaced values on the disk as long as it lives.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn open(state: &State) -> Result<Self, ReadError> {
+        Ok(Self { view: state.view()? })
+    }
+
+    /// The last entry that the snapshot covers.
+    #[must_use]
+    pub const fn identity(&self) -> EntryId {
+        self.view.applied()
+    }
+
+    /// The piece that begins at `cursor`, which is empty or the `next` of the piece before. Its data has at most
+    /// `max_bytes`, or one row.
+    ///
+    /// # Errors
+    /// See [`ChunkError`].
+    pub fn chunk(&self, cursor: &[u8], max_bytes: usize) -> Result<SnapshotChunk, ChunkError> {
+        let mut piece = Piece { data: BytesMut::new(), last: Bytes::copy_from_slice(cursor), max_bytes };
+        let is_complete = match cursor.split_first() {
+            None => self.fill(&mut piece, DATA, &[])? && self.fill(&mut piece, META, format::APPLIED)?,
+            Some((&DATA, key)) if is_key(key) => {
+                self.fill(&mut piece, DATA, key)? && self.fill(&mut piece, META, format::APPLIED)?
+            }
+            Some((&META, key)) if is_key(key) => self.fill(&mut piece, META, key)?,
+            Some(_) => return Err(ChunkError::Cursor),
+        };
+        let data = piece.data.freeze();
+        let cursor = Bytes::copy_from_slice(cursor);
+        Ok(SnapshotChunk {
+            position: SnapshotPosition { snapshot: self.identity(), cursor },
+            next: (!is_complete).then_some(piece.last),
+            checksum: crc32c::crc32c(&data),
+            data,
+        })
+    }
+
+    /// Adds the rows of a keyspace after `key` to the piece. Returns whether that was all of them.
+    fn fill(&self, piece: &mut Piece, keyspace: u8, key: &[u8]) -> Result<bool, ChunkError> {
+        let store = self.view.store();
+        let handle = if keyspace == DATA { store.data() } else { store.meta() };
+        let begin = if key.is_empty() { Bound::Unbounded } else { Bound::Excluded(key) };
+        for row in self.view.snapshot().range::<&[u8], _>(handle, (begin, Bound::Unbounded)) {
+            let (key, value) = row.into_inner()?;
+            if !piece.add(keyspace, &key, &value) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A piece that is being made.
+struct Piece {
+    data: BytesMut,
+    /// The cursor of the last row in it.
+    last: Bytes,
+    max_bytes: usize,
+}
+
+impl Piece {
+    /// Returns whether there was room.
+    fn add(&mut self, keyspace: u8, key: &[u8], value: &[u8]) -> bool {
+        let length = ROW_HEADER + key.len() + value.len();
+        if !self.data.is_empty() && self.data.len() + length > self.max_bytes {
+            return false;
+        }
+        self.data.reserve(length);
+        self.data.put_u8(keyspace);
+        self.data.put_u16(u16::try_from(key.len()).expect("fjall holds no longer keys"));
+        self.data.put_u32(u32::try_from(value.len()).expect("fjall holds no longer values"));
+        self.data.put_slice(key);
+        self.data.put_slice(value);
+        self.last = [&[keyspace], key].concat().into();
+        true
+    }
+}
+
+/// A row of another state, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct StoredRow {
+    pub(super) table: Table,
+    pub(super) key: Bytes,
+    pub(super) value: Bytes,
+}
+
+/// Where a row belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Table {
+    Data,
+    Meta(MetaRow),
+}
+
+/// Decodes a piece of the snapshot of `identity`. The rows share its memory.
+pub(super) fn decode(mut piece: Bytes, identity: EntryId) -> Result<Vec<StoredRow>, Malformed> {
+    let mut rows = Vec::new();
+    while !piece.is_empty() {
+        let row = decode_row(&mut piece).ok_or(Malformed("a row of a snapshot"))?;
+        let (keyspace, key, value) = row;
+        let (table, version) = match keyspace {
+            DATA if is_key(&key) => (Table::Data, format::decode_record(value.clone())?.id.version),
+            META => {
+                let row = MetaRow::decode(&key, &value)?;
+                let version = match row {
+                    MetaRow::Horizon(horizon) => horizon,
+                    MetaRow::Result(row) => row.version,
+                };
+                (Table::Meta(row), version)
+            }
+            _ => return Err(Malformed("a row of a snapshot")),
+        };
+        if version > identity.version {
+            return Err(Malformed("a row from after the snapshot"));
+        }
+        rows.push(StoredRow { table, key, value });
+    }
+    Ok(rows)
+}
+
+fn decode_row(piece: &mut Bytes) -> Option<(u8, Bytes, Bytes)> {
+    let keyspace = piece.try_get_u8().ok()?;
+    let key_length = usize::from(piece.try_get_u16().ok()?);
+    let value_length = usize::try_from(piece.try_get_u32().ok()?).ok()?;
+    if piece.len() < key_length.checked_add(value_length)? {
+        return None;
+    }
+    Some((keyspace, piece.split_to(key_length), piece.split_to(value_length)))
+}

@@ -1,0 +1,267 @@
+//! One database, and what of it is kept in memory.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
+    Slice, Snapshot,
+};
+use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::{EntryId, RequestId, Version};
+use quorumkv_replica::requests::{Changes, Known, Requests, Row};
+
+use super::error::{ApplyError, OpenStateError, PersistError, ReadError, RestoreError};
+use super::format::{self, Malformed, MetaRow};
+use super::home::Directory;
+use super::snapshot::{StoredRow, Table};
+use super::{MAX_KEY_LENGTH, Options, Record};
+
+/// Size at which what was written is sorted and moved from memory to a table. Up to four that wait to be moved are kept
+/// besides, but only while entries come faster than the disk takes them. fjall's 64 MiB would fill with old versions
+/// of a few thousand keys that are written again and again.
+const DATA_MEMTABLE_BYTES: u64 = 8 << 20;
+
+/// The same for results of requests, each a tenth of the size of a usual write.
+const META_MEMTABLE_BYTES: u64 = 2 << 20;
+
+/// When the journals that wait for a memtable to be moved take this much, fjall moves it: so a keyspace that is seldom
+/// written does not keep them for ever. The smallest that fjall permits; together with the journal being written, some
+/// 200 MiB of disk and a second of replay at start are the bound.
+const JOURNALS_BYTES: u64 = 64 << 20;
+
+/// fjall keeps one of several workers free for moving memtables, and that one spins while the others compact. A single
+/// one does everything in turn and never spins.
+const WORKERS: usize = 1;
+
+/// Files that are kept open; fjall's 900 would nearly use up the usual limit of a process.
+const OPEN_FILES: usize = 256;
+
+/// A database in its directory. The order of the fields is that in which they must be dropped.
+pub(super) struct Store {
+    applied: RwLock<EntryId>,
+    /// May be ahead of `applied` by the entries that are just being applied.
+    requests: RwLock<Requests>,
+    /// Held to write while a batch is committed, and to read while a snapshot is taken. fjall's background work makes
+    /// new sequence numbers visible at any moment, and a snapshot taken then would show a part of the batch.
+    commit: RwLock<()>,
+    data: Keyspace,
+    meta: Keyspace,
+    database: Database,
+    directory: Directory,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("directory", &self.directory).field("applied", &self.applied()).finish()
+    }
+}
+
+impl Store {
+    /// Creates an empty database, which is no state before it is [sealed](Self::seal).
+    pub(super) fn create(directory: Directory, options: Options) -> fjall::Result<Self> {
+        // Journals are not compressed: they live for seconds, and the processor is scarcer than the disk.
+        let database = Database::builder(directory.path())
+            .cache_size(options.cache_bytes)
+            .worker_threads(WORKERS)
+            .max_journaling_size(JOURNALS_BYTES)
+            .journal_compression(CompressionType::None)
+            .max_cached_files(Some(OPEN_FILES))
+            .open()?;
+        let keyspace = |name, bytes| {
+            database.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(bytes))
+        };
+        Ok(Self {
+            applied: RwLock::new(EntryId::ZERO),
+            requests: RwLock::new(Requests::with_capacity(options.max_results)),
+            commit: RwLock::new(()),
+            data: keyspace("data", DATA_MEMTABLE_BYTES)?,
+            meta: keyspace("meta", META_MEMTABLE_BYTES)?,
+            database,
+            directory,
+        })
+    }
+
+    /// Opens a database that was sealed.
+    pub(super) fn open(directory: Directory, options: Options) -> Result<Self, OpenStateError> {
+        let store = Self::create(directory, options)?;
+        let applied =
+            store.meta.get(format::APPLIED)?.ok_or(Malformed("a database without an applied entry"))?;
+        *store.write_applied() = format::decode_id(&applied)?;
+        let after_applied = (Bound::Excluded(format::APPLIED), Bound::Unbounded);
+        let mut requests = store.write_requests();
+        for row in store.database.snapshot().range::<&[u8], _>(&store.meta, after_applied) {
+            let (key, value) = row.into_inner()?;
+            restore(&mut requests, MetaRow::decode(&key, &value)?)?;
+        }
+        drop(requests);
+        Ok(store)
+    }
+
+    /// Makes what was restored the durable state after `applied`.
+    pub(super) fn seal(&self, applied: EntryId) -> fjall::Result<()> {
+        let mut batch = self.database.batch();
+        batch.insert(&self.meta, format::APPLIED, format::id_value(applied));
+        batch.commit()?;
+        self.database.persist(PersistMode::SyncAll)?;
+        *self.write_applied() = applied;
+        Ok(())
+    }
+
+    pub(super) fn applied(&self) -> EntryId {
+        *self.applied.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lookup(&self, request: RequestId, since: Version) -> Known {
+        self.requests.read().expect(REQUESTS_INTACT).lookup(request, since)
+    }
+
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Record>, ReadError> {
+        if !is_key(key) {
+            return Ok(None);
+        }
+        let stored = self.data.get(key)?;
+        Ok(stored.map(|stored| format::decode_record(stored.into())).transpose()?)
+    }
+
+    /// A moment between two applied batches.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let _no_commit = self.commit.read().unwrap_or_else(PoisonError::into_inner);
+        self.database.snapshot()
+    }
+
+    /// User's keys.
+    pub(super) fn data(&self) -> &Keyspace {
+        &self.data
+    }
+
+    /// Everything else.
+    pub(super) fn meta(&self) -> &Keyspace {
+        &self.meta
+    }
+
+    pub(super) fn persist(&self) -> Result<EntryId, PersistError> {
+        let applied = self.applied();
+        self.database.persist(PersistMode::SyncAll)?;
+        Ok(applied)
+    }
+
+    pub(super) fn apply<E: Borrow<Entry>>(&self, entries: &[E]) -> Result<(), ApplyError> {
+        let mut batch = Batch::after(self.applied());
+        let mut requests = self.write_requests();
+        for entry in entries {
+            batch.add(entry.borrow(), &mut requests);
+        }
+        drop(requests);
+        self.commit(&batch)?;
+        *self.write_applied() = batch.applied;
+        Ok(())
+    }
+
+    fn commit(&self, batch: &Batch<'_>) -> fjall::Result<()> {
+        let items = batch.data.len() + batch.results.len() + 2;
+        // To the system, not to the disk: the end of the process alone loses nothing.
+        let mut out = OwnedWriteBatch::with_capacity(self.database.clone(), items)
+            .durability(Some(PersistMode::Buffer));
+        for (key, record) in &batch.data {
+            match record {
+                Some((id, value)) => out.insert(&self.data, *key, format::record_value(*id, value)),
+                None => out.remove(&self.data, *key),
+            }
+        }
+        for (request, row) in &batch.results {
+            match row {
+                Some(row) => out.insert(&self.meta, format::request_key(*request), format::row_value(row)),
+                None => out.remove(&self.meta, format::request_key(*request)),
+            }
+        }
+        if let Some(horizon) = batch.horizon {
+            out.insert(&self.meta, format::HORIZON, format::horizon_value(horizon));
+        }
+        out.insert(&self.meta, format::APPLIED, format::id_value(batch.applied));
+        let _no_snapshot = self.commit.write().unwrap_or_else(PoisonError::into_inner);
+        out.commit()
+    }
+
+    /// Stores rows of another state. Until the database is sealed, none of this is a state.
+    pub(super) fn restore(&self, rows: Vec<StoredRow>) -> Result<(), RestoreError> {
+        let mut batch = self.database.batch();
+        let mut requests = self.write_requests();
+        for StoredRow { table, key, value } in rows {
+            let keyspace = match table {
+                Table::Data => &self.data,
+                Table::Meta(row) => {
+                    restore(&mut requests, row)?;
+                    &self.meta
+                }
+            };
+            batch.insert(keyspace, Slice::new(&key), Slice::new(&value));
+        }
+        drop(requests);
+        Ok(batch.commit()?)
+    }
+
+    fn write_applied(&self) -> RwLockWriteGuard<'_, EntryId> {
+        self.applied.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_requests(&self) -> RwLockWriteGuard<'_, Requests> {
+        self.requests.write().expect(REQUESTS_INTACT)
+    }
+}
+
+const REQUESTS_INTACT: &str = "no thread panicked while it changed the results of requests";
+
+/// Puts a stored row back into the table.
+fn restore(requests: &mut Requests, row: MetaRow) -> Result<(), Malformed> {
+    match row {
+        MetaRow::Horizon(horizon) => requests.restore_horizon(horizon),
+        MetaRow::Result(row) => requests.restore_row(row).map_err(|_| Malformed("the table of requests"))?,
+    }
+    Ok(())
+}
+
+/// Whether fjall can hold this key.
+pub(super) const fn is_key(key: &[u8]) -> bool {
+    !key.is_empty() && key.len() <= MAX_KEY_LENGTH
+}
+
+/// What some entries come to. Every key is in it once: fjall gives all of a batch one sequence number, and could not
+/// tell which of two values for a key is the later.
+struct Batch<'a> {
+    applied: EntryId,
+    data: BTreeMap<&'a [u8], Option<(EntryId, &'a [u8])>>,
+    results: BTreeMap<RequestId, Option<Row>>,
+    horizon: Option<Version>,
+}
+
+impl<'a> Batch<'a> {
+    const fn after(applied: EntryId) -> Self {
+        Self { applied, data: BTreeMap::new(), results: BTreeMap::new(), horizon: None }
+    }
+
+    fn add(&mut self, entry: &'a Entry, requests: &mut Requests) {
+        let (before, id) = (self.applied, entry.id);
+        assert!(id.version == before.version.next(), "{id} does not follow {before}");
+        assert!(id.epoch >= before.epoch, "{id} is of an older epoch than {before}");
+        self.applied = id;
+        if let Body::Write(write) = &entry.body {
+            for effect in &write.effects {
+                let key: &[u8] = effect.key();
+                assert!(is_key(key), "a key of {} bytes was let into the log", key.len());
+                self.data.insert(key, effect.value().map(|value| (id, value.as_ref())));
+            }
+        }
+        let Changes { inserted, removed, horizon } = requests.apply(entry);
+        self.results.extend(inserted.map(|row| (row.request, Some(row))));
+        self.results.extend(removed.into_iter().map(|request| (request, None)));
+        self.horizon = horizon.or(self.horizon);
+    }
+}
