@@ -19,10 +19,6 @@ use super::EnrolPolicy;
 use super::contenders::{Field, Permit, Standing, permit};
 use super::session::{OperationError, Session};
 
-/// How often the folder is listed although no watch has fired: it refreshes the leader's address where neither
-/// neighbour has changed, and it would mend a watch that got lost.
-const AUDIT: Duration = Duration::from_secs(10);
-
 /// Turns in one step before it waits a little; each further turn means that something has changed meanwhile.
 const TURNS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -34,6 +30,8 @@ pub(super) struct Election {
     folder: String,
     /// Our `host:port`.
     address: String,
+    /// See [`super::Config::audit_interval`].
+    audit_interval: Duration,
     /// The session to which what follows belongs.
     session: Option<i64>,
     /// Name of our znode, as far as we know.
@@ -81,10 +79,11 @@ async fn changed(watcher: Option<OneshotWatcher>) {
 }
 
 impl Election {
-    pub(super) fn new(folder: String, address: String) -> Self {
+    pub(super) fn new(folder: String, address: String, audit_interval: Duration) -> Self {
         Self {
             folder,
             address,
+            audit_interval,
             session: None,
             own: None,
             leads: false,
@@ -131,7 +130,7 @@ impl Election {
                     Permit::Enrol => self.enrol(session).await?,
                     Permit::HoldBack(left) => {
                         self.note_holding_back(policy);
-                        return Ok(Watches::new(None, children, left.min(AUDIT)));
+                        return Ok(Watches::new(None, children, left.min(self.audit_interval)));
                     }
                 }
                 continue;
@@ -139,10 +138,10 @@ impl Election {
             let Some(watch_own) = session.watch(&self.path(own)).await? else { continue };
             match field.standing(own) {
                 Standing::Absent => continue,
-                Standing::Leads => return Ok(Watches::new(Some(watch_own), None, AUDIT)),
+                Standing::Leads => return Ok(Watches::new(Some(watch_own), None, self.audit_interval)),
                 Standing::Follows(predecessor) => {
                     if let Some(watch) = session.watch(&self.path(&predecessor.name)).await? {
-                        return Ok(Watches::new(Some(watch_own), Some(watch), AUDIT));
+                        return Ok(Watches::new(Some(watch_own), Some(watch), self.audit_interval));
                     }
                 }
             }

@@ -54,6 +54,9 @@ pub struct Config {
     pub session_timeout: Duration,
     /// The longest that one ZooKeeper operation may take.
     pub operation_timeout: Duration,
+    /// How often the election is looked at although no watch has fired: it refreshes [`Event::Leader`] where neither
+    /// neighbour has changed, and mends whatever watch might get lost.
+    pub audit_interval: Duration,
     /// Where this node listens: its name in the election. No two nodes may share it.
     pub address: HostPort,
 }
@@ -69,6 +72,7 @@ impl Config {
             address,
             session_timeout: Self::DEFAULT_SESSION_TIMEOUT,
             operation_timeout: Duration::from_secs(3),
+            audit_interval: Duration::from_secs(10),
         }
     }
 
@@ -90,7 +94,7 @@ pub enum Event {
     /// quorum need not stop for it.
     Unseated,
     /// The address in the lowest znode, or `None` if there is none: a hint, as old as our last look at the election (a
-    /// node looks when its own znode or the one before it changes, and every ten seconds).
+    /// node looks when its own znode or the one before it changes, and every [`Config::audit_interval`]).
     Leader(Option<String>),
 }
 
@@ -176,6 +180,7 @@ impl Coordinator {
         let registry = Registry {
             root: config.connect.root().to_owned(),
             retry_cap: config.retry_cap(),
+            audit_interval: config.audit_interval,
             session,
             stop: stop_out.clone(),
         };
@@ -214,9 +219,10 @@ impl Coordinator {
     }
 
     /// Leaves for good: closes the session, which deletes our znode, and ends the owner task. Later calls return the
-    /// outcome of the first.
+    /// outcome of the first. `within` counts as a day at most.
     pub async fn withdraw(&self, within: Duration) -> Result<(), WithdrawError> {
-        let deadline = Instant::now() + within;
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let deadline = Instant::now() + within.min(DAY);
         self.stop.send_if_modified(|stop| {
             let first = stop.is_none();
             stop.get_or_insert(deadline);

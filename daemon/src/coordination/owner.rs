@@ -85,7 +85,7 @@ enum Wake {
 impl Owner {
     pub(super) fn new(config: Config, channels: Channels) -> Self {
         let folder = format!("{}/election", config.connect.root());
-        let election = Election::new(folder, config.address.to_string());
+        let election = Election::new(folder, config.address.to_string(), config.audit_interval);
         Self { config, channels, election, elected: None, leader: None, said: None, earlier: None }
     }
 

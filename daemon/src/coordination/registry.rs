@@ -13,9 +13,6 @@ use super::connect_string::HostPort;
 use super::owner::backoff;
 use super::session::{OperationError, Session};
 
-/// How often the members are listed although no watch has fired.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-
 /// Why ZooKeeper could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RegistryError {
@@ -74,6 +71,7 @@ pub type Members = BTreeMap<u64, HostPort>;
 pub(super) struct Registry {
     pub(super) root: String,
     pub(super) retry_cap: Duration,
+    pub(super) audit_interval: Duration,
     pub(super) session: watch::Receiver<Option<Session>>,
     pub(super) stop: watch::Receiver<Option<Instant>>,
 }
@@ -207,7 +205,7 @@ impl Registry {
                     return Ok(members);
                 }
                 // Looking again now and then mends a watch that got lost, and shows that we still wait.
-                let _ = timeout(LOOK_AGAIN, watch.changed()).await;
+                let _ = timeout(self.audit_interval, watch.changed()).await;
             }
         };
         self.call("await members", within, attempt).await

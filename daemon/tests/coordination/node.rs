@@ -52,8 +52,12 @@ impl Node {
         proxy.cut();
         let address: HostPort = format!("127.0.0.1:{port}").parse().expect("an address");
         let connect = format!("{}{}", proxy.address(), place.root).parse().expect("a connect string");
-        let config =
-            Config { session_timeout: place.session_timeout, ..Config::new(connect, address.clone()) };
+        let config = Config {
+            session_timeout: place.session_timeout,
+            // The watches must do it alone: nothing in a test may depend on looking again.
+            audit_interval: PATIENCE * 100,
+            ..Config::new(connect, address.clone())
+        };
         let tasks = TaskTracker::new();
         let (coordinator, events) = Coordinator::start(config, &tasks);
         Self { coordinator, proxy, address, events, tasks }

@@ -12,7 +12,8 @@ const SHORT: Duration = Duration::from_millis(200);
 #[tokio::test]
 async fn a_connection_that_breaks_keeps_its_session_and_its_place() {
     let zookeeper = shared_zookeeper();
-    let observer = Observer::connect(&zookeeper.connect_string(), "blip").await;
+    let mut observer = Observer::connect(&zookeeper.connect_string(), "blip").await;
+    observer.place.session_timeout = PATIENCE;
     let mut a = Node::start(&observer.place, 5000).await;
     let session = a.until_connected().await;
     a.until(&Event::Elected).await;
@@ -29,6 +30,33 @@ async fn a_connection_that_breaks_keeps_its_session_and_its_place() {
     a.coordinator.resign(PATIENCE).await.expect("resign");
     let lost = Event::Session(SessionState::Lost);
     assert!(!a.until(&Event::Unseated).await.contains(&lost), "the resignation alone unseats");
+    a.withdraw().await;
+}
+
+#[tokio::test]
+async fn resignations_amid_broken_connections_leave_one_znode() {
+    let zookeeper = shared_zookeeper();
+    let mut observer = Observer::connect(&zookeeper.connect_string(), "amid").await;
+    observer.place.session_timeout = PATIENCE;
+    let mut a = Node::start(&observer.place, 5000).await;
+    let session = a.until_connected().await;
+    for cut_after in 0..20 {
+        // Delete, sync, list and create follow each other within milliseconds; the cut falls among them.
+        let resign = a.coordinator.resign(SHORT);
+        let cut = async {
+            tokio::time::sleep(Duration::from_millis(cut_after)).await;
+            a.proxy.cut();
+        };
+        let _whatever_came_of_it = tokio::join!(resign, cut);
+        a.proxy.restore();
+        a.coordinator.members(PATIENCE).await.expect("list members");
+        observer.until_contenders(&[&a]).await;
+    }
+    for event in a.events_so_far() {
+        if let Event::Session(SessionState::Connected { session: again }) = event {
+            assert_eq!(again, session);
+        }
+    }
     a.withdraw().await;
 }
 

@@ -38,7 +38,9 @@ async fn enrol(observer: &Observer) -> (Vec<Node>, Vec<i64>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_stopped_for_longer_than_every_session_change_nothing() {
     let zookeeper = start(1).await;
-    let observer = Observer::connect(&zookeeper.connect_string(), "stopped").await;
+    let mut observer = Observer::connect(&zookeeper.connect_string(), "stopped").await;
+    // The nodes have this long from the servers' restart, on a machine that may be busy.
+    observer.place.session_timeout = Duration::from_secs(5);
     let (mut nodes, sessions) = enrol(&observer).await;
     observer.until_contenders(&nodes.iter().collect::<Vec<_>>()).await;
 
