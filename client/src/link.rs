@@ -1,0 +1,172 @@
+//! A place for one connection to one endpoint: opened when it is needed, opened again when it was lost.
+
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::debug;
+
+use crate::backoff::Backoff;
+use crate::context::Context;
+use crate::endpoint::Endpoint;
+use crate::error::{ConnectionError, ConnectionFailure};
+use crate::handshake;
+use crate::session::{ExchangeError, Session};
+use crate::session_io::SessionIo;
+
+/// The pause after a first failure to connect.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause between failures to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What has become of the connection.
+#[derive(Clone, Debug)]
+enum State {
+    /// Nobody has needed it yet.
+    Idle,
+    /// It is being opened.
+    Connecting,
+    /// It is open.
+    Connected(Arc<Session>),
+    /// It could not be opened, or was lost.
+    Failed(ConnectionFailure),
+    /// The client is closed.
+    Closed,
+}
+
+/// How good a choice a link is, the best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Health {
+    /// It is open.
+    Connected,
+    /// It has never been tried.
+    Untried,
+    /// It is being opened; that may take long.
+    Connecting,
+    /// The last attempt failed, or the connection was lost.
+    Failed,
+}
+
+/// A place for one connection to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Link {
+    endpoint: Endpoint,
+    context: Arc<Context>,
+    state: watch::Sender<State>,
+    wanted: Arc<Notify>,
+    started: Once,
+    /// Ends the task together with the link.
+    stop: DropGuard,
+}
+
+impl Link {
+    pub(crate) fn new(endpoint: Endpoint, context: Arc<Context>) -> Self {
+        let stop = context.closing.child_token().drop_guard();
+        let state = watch::Sender::new(State::Idle);
+        Self { endpoint, context, state, wanted: Arc::new(Notify::new()), started: Once::new(), stop }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match &*self.state.borrow() {
+            State::Connected(_) => Health::Connected,
+            State::Idle => Health::Untried,
+            State::Connecting => Health::Connecting,
+            State::Failed(_) | State::Closed => Health::Failed,
+        }
+    }
+
+    /// Asks for a connection without waiting for it.
+    pub(crate) fn want(&self) {
+        self.started.call_once(|| {
+            let task = Task {
+                endpoint: self.endpoint.clone(),
+                context: Arc::clone(&self.context),
+                state: self.state.clone(),
+                wanted: Arc::clone(&self.wanted),
+                stop: self.stop.token().clone(),
+            };
+            self.context.tasks.spawn(task.run());
+        });
+        self.wanted.notify_one();
+    }
+
+    /// The open connection; waits for the next attempt to open it if there is none.
+    pub(crate) async fn session(&self, deadline: Instant) -> Result<Arc<Session>, ExchangeError> {
+        let mut state = self.state.subscribe();
+        let before = match &*state.borrow_and_update() {
+            State::Connected(session) => return Ok(Arc::clone(session)),
+            State::Failed(failure) => Some(failure.clone()),
+            State::Idle | State::Connecting | State::Closed => None,
+        };
+        if self.context.closing.is_cancelled() {
+            return Err(self.failed(ConnectionFailure::Closed));
+        }
+        self.want();
+        let begun = Instant::now();
+        timeout_at(deadline, self.outcome(&mut state)).await.unwrap_or_else(|_| {
+            // Why the attempt before failed tells more than that this one had little time.
+            Err(self.failed(before.unwrap_or_else(|| ConnectionFailure::HelloTimedOut(begun.elapsed()))))
+        })
+    }
+
+    /// The outcome of the attempt that ends next.
+    async fn outcome(&self, state: &mut watch::Receiver<State>) -> Result<Arc<Session>, ExchangeError> {
+        loop {
+            state.changed().await.expect("the link holds the sender");
+            match &*state.borrow_and_update() {
+                State::Idle | State::Connecting => {}
+                State::Connected(session) => return Ok(Arc::clone(session)),
+                State::Failed(failure) => return Err(self.failed(failure.clone())),
+                State::Closed => return Err(self.failed(ConnectionFailure::Closed)),
+            }
+        }
+    }
+
+    fn failed(&self, failure: ConnectionFailure) -> ExchangeError {
+        ExchangeError::NotSent(ConnectionError { endpoint: self.endpoint.clone(), failure })
+    }
+}
+
+/// The task behind a link.
+struct Task {
+    endpoint: Endpoint,
+    context: Arc<Context>,
+    state: watch::Sender<State>,
+    wanted: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+impl Task {
+    async fn run(self) {
+        self.stop.run_until_cancelled(self.connect_whenever_wanted()).await;
+        self.state.send_replace(State::Closed);
+    }
+
+    async fn connect_whenever_wanted(&self) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            self.wanted.notified().await;
+            self.state.send_replace(State::Connecting);
+            match handshake::open(&self.endpoint, &self.context).await {
+                Ok(opened) => {
+                    backoff.reset();
+                    debug!(endpoint = %self.endpoint, "connected");
+                    let (session, end) = Session::new(self.endpoint.clone(), opened.limits);
+                    self.state.send_replace(State::Connected(Arc::new(session)));
+                    let connection = SessionIo::new(opened, end, self.context.patience);
+                    let failure = connection.run(&self.context).await;
+                    debug!(endpoint = %self.endpoint, %failure, "connection lost");
+                    self.state.send_replace(State::Failed(failure));
+                }
+                Err(failure) => {
+                    debug!(endpoint = %self.endpoint, %failure, "not connected");
+                    self.state.send_replace(State::Failed(failure));
+                    sleep(backoff.pause()).await;
+                }
+            }
+        }
+    }
+}

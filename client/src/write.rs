@@ -1,0 +1,149 @@
+//! One write, from its first attempt to its result.
+
+use std::time::Duration;
+
+use quorumkv_protocol::client::{Failure, Request, Response, Write, WriteRequest, Written};
+use quorumkv_protocol::{ErrorCode, Version};
+
+use crate::attempts::Attempts;
+use crate::client::Shared;
+use crate::error::{Cause, Refusal, WriteError};
+use crate::pool::Node;
+use crate::route::Route;
+use crate::sequences::Ticket;
+use crate::session::ExchangeError;
+
+/// A write on its way.
+pub(crate) struct Operation<'a> {
+    shared: &'a Shared,
+    write: Write,
+    route: Route,
+    attempts: Attempts,
+    ticket: Ticket,
+    /// What was known to be committed before the first attempt was sent.
+    since: Option<Version>,
+    /// Whether it has been given a new request id.
+    renewed: bool,
+}
+
+/// What follows an attempt.
+enum Next {
+    Done(Written),
+    TryAgain,
+    GiveUp,
+}
+
+impl<'a> Operation<'a> {
+    pub(crate) fn new(shared: &'a Shared, write: Write, timeout: Duration) -> Self {
+        Self {
+            shared,
+            write,
+            route: Route::new(timeout),
+            attempts: Attempts::default(),
+            ticket: shared.sequences.begin(),
+            since: None,
+            renewed: false,
+        }
+    }
+
+    /// Tries until the write has a result, no further attempt can help, or the deadline has passed.
+    pub(crate) async fn run(mut self) -> Result<Written, WriteError> {
+        loop {
+            let node = self.shared.pool.leader_or_any(&self.route.tried);
+            self.route.tried.push(node.endpoint.clone());
+            let next = match self.attempt(&node).await {
+                Ok(response) => self.judge(&node, response).await,
+                Err(error) => self.note(&node, error),
+            };
+            match next {
+                Next::Done(written) => return Ok(written),
+                Next::TryAgain if self.route.goes_on(&self.shared.pool).await => {}
+                Next::TryAgain | Next::GiveUp => return Err(self.attempts.into_error()),
+            }
+        }
+    }
+
+    async fn attempt(&mut self, node: &Node) -> Result<Response, ExchangeError> {
+        let session = node.session(self.route.deadline).await?;
+        // The handshake tells what is committed, so this is as fresh as it can be; later attempts keep it.
+        let since = *self.since.get_or_insert_with(|| self.shared.context.committed());
+        let request = WriteRequest {
+            request: self.ticket.id(),
+            floor: self.shared.sequences.floor(),
+            since,
+            write: self.write.clone(),
+        };
+        session.exchange(Request::Write(request), self.route.deadline).await
+    }
+
+    /// Draws the conclusions of an attempt that was answered.
+    async fn judge(&mut self, node: &Node, response: Response) -> Next {
+        match response {
+            Response::Written(written) => {
+                let leader = written.leader.as_deref().unwrap_or(node.endpoint.as_str());
+                self.shared.pool.learn_leader(leader);
+                Next::Done(written)
+            }
+            Response::Failed(failure) => self.refused(node, failure).await,
+            Response::Got(_) | Response::Scanned(_) | Response::Status(_) | Response::Stopping => {
+                self.attempts.in_doubt(Cause::UnexpectedAnswer(node.endpoint.clone()));
+                Next::GiveUp
+            }
+        }
+    }
+
+    async fn refused(&mut self, node: &Node, failure: Failure) -> Next {
+        self.shared.pool.forget_leader(&node.endpoint);
+        if let Some(leader) = &failure.leader {
+            self.shared.pool.learn_leader(leader);
+        }
+        let starts_over =
+            failure.code == ErrorCode::RequestExpired && self.attempts.is_untouched() && !self.renewed;
+        if starts_over && self.renew(node).await {
+            return Next::TryAgain;
+        }
+        let refusal = Refusal::new(node.endpoint.clone(), failure);
+        if self.attempts.refused(refusal) { Next::TryAgain } else { Next::GiveUp }
+    }
+
+    /// Starts over under a new request id, after the only attempt was found to be too old: the client had not heard
+    /// what is committed for so long that its first try looked like a late retry.
+    async fn renew(&mut self, node: &Node) -> bool {
+        let status = node.exchange(Request::Status, self.route.deadline).await;
+        if !matches!(status, Ok(Response::Status(_))) {
+            return false;
+        }
+        self.ticket = self.shared.sequences.begin();
+        self.since = None;
+        self.renewed = true;
+        true
+    }
+
+    /// Draws the conclusions of an attempt that brought no answer.
+    fn note(&mut self, node: &Node, error: ExchangeError) -> Next {
+        match error {
+            ExchangeError::NotSent(error) => {
+                self.shared.pool.forget_leader(&node.endpoint);
+                self.route.note(&error);
+                self.attempts.not_sent(error);
+                Next::TryAgain
+            }
+            ExchangeError::TooLarge(error) => {
+                self.attempts.too_large(error);
+                Next::GiveUp
+            }
+            ExchangeError::NotSentInTime => Next::GiveUp,
+            ExchangeError::Lost(error) => {
+                self.shared.pool.forget_leader(&node.endpoint);
+                self.route.note(&error);
+                self.attempts.in_doubt(Cause::Connection(error));
+                Next::TryAgain
+            }
+            ExchangeError::TimedOut => {
+                self.shared.pool.forget_leader(&node.endpoint);
+                self.attempts.in_doubt(Cause::TimedOut);
+                Next::GiveUp
+            }
+        }
+    }
+}
