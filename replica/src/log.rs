@@ -86,16 +86,10 @@ impl Log {
     /// The last entry of this log that may also stand in a log which has `id`: it lies at or before `id`'s version and
     /// in no later epoch, because along a log epochs never decrease. `None` if all that is known of this log lies after.
     pub(crate) fn last_possible_match(&self, id: EntryId) -> Option<EntryId> {
-        let mut version = self.last.min(id.version);
-        while let Some(here) = self.id_at(version) {
-            if here.epoch <= id.epoch {
-                return Some(here);
-            }
-            // Everything of that epoch's run is too new: step before it.
-            let run = self.runs.iter().rev().find(|(epoch, _)| *epoch == here.epoch);
-            version = run.map(|&(_, first)| first)?.previous();
-        }
-        None
+        // The first run that is too new ends the part in which to look.
+        let runs = self.runs.partition_point(|&(epoch, _)| epoch <= id.epoch);
+        let end = self.runs.get(runs).map_or(self.last, |&(_, first)| first.previous());
+        self.id_at(end.min(id.version)).filter(|here| here.epoch <= id.epoch)
     }
 
     /// The entry at `version`, if it is in memory.
@@ -174,6 +168,8 @@ impl Log {
             run.1 = run.1.max(base.version.next());
         }
         self.base = base;
+        // What was trimmed is in the durable state, whether or not the log has reported its sync yet.
+        self.durable = self.durable.max(base.version);
     }
 
     /// Releases entries from memory, oldest first, until the cache fits; never one after `applied`.
