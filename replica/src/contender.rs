@@ -79,6 +79,10 @@ impl<S: StateView> Replica<S> {
     pub(crate) fn drive_contender(&mut self) {
         let (me, members) = (self.me, self.configuration.members.len());
         let own = Grant { last: self.log.last_id(), committed: self.committed };
+        if self.is_installing() {
+            // The log is about to be replaced: until it has been, there is nothing to compare with other logs.
+            return;
+        }
         let Role::Contender(contender) = &mut self.role else { return };
         if self.persisted < contender.promised_by {
             return;

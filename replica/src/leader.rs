@@ -243,7 +243,10 @@ impl<S: StateView> Replica<S> {
                 }
                 let Some(progress) = leader.progress.get_mut(&read.to) else { return };
                 progress.reading = false;
-                if progress.next == read.from && !entries.is_empty() && self.links.contains(&read.to) {
+                // The log may have been trimmed since: then the replica needs a snapshot.
+                let reaches = read.from > self.log.base().version;
+                let wanted = progress.next == read.from && self.links.contains(&read.to);
+                if reaches && wanted && !entries.is_empty() {
                     self.send_entries(read.to, entries);
                 }
             }

@@ -99,16 +99,16 @@ impl<S: StateView> Replica<S> {
         if !self.is_asked(from, epoch) {
             return;
         }
+        if previous.version >= self.committed && !self.log.holds(previous) {
+            let hint = self.log.last_possible_match(previous);
+            return self.fetch_after(hint.unwrap_or(self.log.base()));
+        }
         if matches!(self.role, Role::Follower) {
-            // The leader has the entries after all, and will stream them by itself.
+            // The logs meet within the leader's after all, so it will stream by itself.
             return self.cancel_pull();
         }
         if !follow_one_another(previous, &entries, epoch) {
             return self.absurd(from, "the entries it sent do not follow one another");
-        }
-        if previous.version >= self.committed && !self.log.holds(previous) {
-            let hint = self.log.last_possible_match(previous);
-            return self.fetch_after(hint.unwrap_or(self.log.base()));
         }
         let (previous, committed) = (previous.max(self.committed_id()), self.committed);
         let news: Vec<_> = entries.into_iter().filter(|entry| entry.id.version > committed).collect();
