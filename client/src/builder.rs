@@ -42,7 +42,7 @@ impl ClientBuilder {
         }
     }
 
-    /// How long an operation may take with all its retries; 10 seconds unless set.
+    /// How long an operation may take with all its retries; 10 seconds unless set, and 49 days at most.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

@@ -45,10 +45,12 @@ pub(crate) async fn read(
 }
 
 fn refused(refusal: Refusal) -> ReadError {
-    match refusal.code {
-        ErrorCode::Conflict => ReadError::Conflict(refusal),
-        ErrorCode::ReadTimedOut => ReadError::TimedOut { cause: Cause::Refused(refusal) },
-        _ => ReadError::Refused(refusal),
+    if refusal.code == ErrorCode::Conflict {
+        ReadError::Conflict(refusal)
+    } else if refusal.code == ErrorCode::ReadTimedOut {
+        ReadError::TimedOut { cause: Cause::Refused(refusal) }
+    } else {
+        ReadError::Refused(refusal)
     }
 }
 

@@ -15,6 +15,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The longest time that an operation may take: what the wire can carry, and nothing that overflows a clock.
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(u32::MAX as u64);
+
 /// Where an operation has been, and how long it may go on.
 #[derive(Debug)]
 pub(crate) struct Route {
@@ -29,7 +32,7 @@ pub(crate) struct Route {
 impl Route {
     pub(crate) fn new(timeout: Duration) -> Self {
         Self {
-            deadline: Instant::now() + timeout,
+            deadline: Instant::now() + timeout.min(LONGEST_TIMEOUT),
             tried: Vec::new(),
             barred: Vec::new(),
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),

@@ -76,12 +76,15 @@ impl SessionIo {
                     if read.map_err(broken)? == 0 {
                         return Err(ConnectionFailure::Ended);
                     }
-                    traffic.quiet_since = Instant::now();
-                    traffic.probe = None;
+                    traffic.heard();
                     traffic.receive(context)?;
                 }
                 written = writer.write_buf(&mut traffic.outbox), if !traffic.outbox.is_empty() => {
                     written.map_err(broken)?;
+                    if !traffic.outbox.is_empty() {
+                        // A node that takes a long request in piece by piece is there, even if it cannot answer yet.
+                        traffic.heard();
+                    }
                 }
                 taken = queue.recv_many(&mut batch, room), if room > 0 && traffic.outbox.len() < HIGH_WATER => {
                     if taken == 0 {
@@ -132,6 +135,12 @@ impl Traffic {
             self.inbox = BytesMut::new();
         }
         self.inbox.reserve(READ);
+    }
+
+    /// Takes note of a sign of life.
+    fn heard(&mut self) {
+        self.quiet_since = Instant::now();
+        self.probe = None;
     }
 
     /// Hands out all answers that have arrived.

@@ -14,7 +14,7 @@ use quorumkv_client::{
     Cause, Certainty, Client, ClusterId, ConnectionFailure, ErrorCode, Limited, NodeError, ReadError,
     WriteError,
 };
-use quorumkv_protocol::client::Response;
+use quorumkv_protocol::client::{Request, RequestEnvelope, Response};
 use quorumkv_protocol::hello::{HelloReply, Limits, Role, VERSIONS, Welcome};
 
 const SHORT: Duration = Duration::from_secs(1);
@@ -103,6 +103,30 @@ async fn what_is_over_a_limit_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_timeout_without_end_is_taken() {
+    let node = FakeNode::start(|request| answer(request, got(1, "value"))).await;
+    client(&[&node]).with_timeout(Duration::MAX).get("key").await.unwrap();
+}
+
+#[tokio::test]
+async fn large_values_go_both_ways() {
+    let value = vec![7; 8 << 20];
+    let node = FakeNode::start(|request| match &request.body {
+        Request::Write(_) => answer(request, written(1, None)),
+        _ => {
+            let Response::Got(mut got) = got(1, "") else { unreachable!() };
+            got.value.as_mut().unwrap().value = vec![7; 8 << 20].into();
+            answer(request, Response::Got(got))
+        }
+    })
+    .await;
+    let client = client(&[&node]);
+    let (written, read) = tokio::join!(client.put("key", value.clone()), client.get("key"));
+    written.unwrap();
+    assert_eq!(read.unwrap().value.unwrap().value, value);
+}
+
+#[tokio::test]
 async fn answers_come_in_any_order() {
     let mut waiting = Vec::new();
     let node = FakeNode::start(move |request| {
@@ -110,8 +134,8 @@ async fn answers_come_in_any_order() {
         if waiting.len() < 100 {
             return silence();
         }
-        let echo = |request: quorumkv_protocol::client::RequestEnvelope| match request.body {
-            quorumkv_protocol::client::Request::Get { key, .. } => {
+        let echo = |request: RequestEnvelope| match request.body {
+            Request::Get { key, .. } => {
                 let Response::Got(mut got) = got(1, "") else { unreachable!() };
                 got.value.as_mut().unwrap().value = key;
                 (request.correlation, Response::Got(got))
@@ -138,7 +162,7 @@ async fn no_more_requests_are_in_flight_than_the_node_takes() {
         let highest = Arc::clone(&highest);
         move |request| {
             // One place is left for probes, which are answered at once.
-            if request.body == quorumkv_protocol::client::Request::Status {
+            if request.body == Request::Status {
                 return answer(request, status(1));
             }
             waiting.push((request.correlation, got(1, "value")));
