@@ -63,7 +63,8 @@ pub(crate) fn hello_replies() -> Vec<HelloReply> {
         cluster: Some(CLUSTER),
         node: NODE,
         committed: Version::new(1_000_000),
-        limits: Limits::DEFAULT,
+        // Not the defaults: those may change without a change of the format.
+        limits: Limits { key: 64 << 10, value: 8 << 20, frame: 10 << 20, in_flight: 1024 },
     };
     let refused = HelloReply::Refused { code: ErrorCode::WrongCluster, message: "not ours".to_owned() };
     vec![
