@@ -168,8 +168,14 @@ impl<S: StateView> Replica<S> {
         self.log.id_at(self.committed).expect("what is committed is in the log or its base")
     }
 
-    /// Whether so much waits to be applied that nothing more can be taken in.
-    pub(crate) const fn is_backlogged(&self) -> bool {
+    /// Whether so much waits to be applied that nothing more can be taken in. What is not committed does not count: it
+    /// may be the next append that commits it, and it is bounded by what leaders take in.
+    fn is_backlogged(&self) -> bool {
+        self.applied < self.committed && self.is_full()
+    }
+
+    /// Whether the entries in memory take all the room that there is for them.
+    pub(crate) const fn is_full(&self) -> bool {
         self.log.memory_bytes() > self.settings.backlog_bytes + self.settings.cache_bytes
     }
 }

@@ -92,7 +92,7 @@ impl<S: StateView> Replica<S> {
             Known::Expired => return self.refuse(token, ErrorCode::RequestExpired),
             Known::Fresh => {}
         }
-        if self.is_backlogged() {
+        if self.is_full() {
             return self.refuse(token, ErrorCode::Overloaded);
         }
         let (effects, outcome) = self.evaluate(request.write);
