@@ -102,7 +102,7 @@ pub(super) fn horizon_value(horizon: Version) -> Slice {
 }
 
 pub(super) fn id_value(id: EntryId) -> Slice {
-    record_value(id, &[])
+    id_bytes(id).into()
 }
 
 pub(super) fn decode_id(value: &[u8]) -> Result<EntryId, Malformed> {
@@ -111,12 +111,18 @@ pub(super) fn decode_id(value: &[u8]) -> Result<EntryId, Malformed> {
 
 /// A record as it is stored: the value is copied, so that the database never holds on to the frame that it came in.
 pub(super) fn record_value(id: EntryId, value: &[u8]) -> Slice {
-    let mut record = Vec::with_capacity(ID_LENGTH + value.len());
-    record.extend(id.epoch.counter().to_be_bytes());
-    record.extend(id.epoch.node().get().to_be_bytes());
-    record.extend(id.version.get().to_be_bytes());
-    record.extend_from_slice(value);
-    record.into()
+    let id = id_bytes(id);
+    let mut record = Buf::chain(id.as_slice(), value).reader();
+    Slice::from_reader(&mut record, ID_LENGTH + value.len()).expect("memory is always read")
+}
+
+fn id_bytes(id: EntryId) -> [u8; ID_LENGTH] {
+    let numbers = [id.epoch.counter(), id.epoch.node().get(), id.version.get()];
+    let mut bytes = [0; ID_LENGTH];
+    for (bytes, number) in bytes.chunks_exact_mut(NUMBER).zip(numbers) {
+        bytes.copy_from_slice(&number.to_be_bytes());
+    }
+    bytes
 }
 
 /// The record in stored bytes, which it shares.

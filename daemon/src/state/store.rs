@@ -4,11 +4,13 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
+use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
-    Slice, Snapshot,
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
+    Readable, Slice, Snapshot,
 };
 use quorumkv_protocol::entry::{Body, Entry};
 use quorumkv_protocol::{EntryId, RequestId, Version};
@@ -20,21 +22,24 @@ use super::home::Directory;
 use super::snapshot::{StoredRow, Table};
 use super::{MAX_KEY_LENGTH, Options, Record};
 
-/// Size at which what was written is sorted and moved from memory to a table. Up to four that wait to be moved are kept
-/// besides, but only while entries come faster than the disk takes them. fjall's 64 MiB would fill with old versions
-/// of a few thousand keys that are written again and again.
+/// Size at which what was written is sealed, to be moved from memory to a table. Up to four that wait to be moved are
+/// kept besides, but only while entries come faster than the disk takes them. fjall's 64 MiB would fill with old
+/// versions of a few thousand keys that are written again and again.
 const DATA_MEMTABLE_BYTES: u64 = 8 << 20;
 
 /// The same for results of requests, each a tenth of the size of a usual write.
 const META_MEMTABLE_BYTES: u64 = 2 << 20;
+
+/// Size of the tables on disk. Merging tables of fjall's 64 MiB takes seconds, in which no memtable is moved.
+const TABLE_BYTES: u64 = 16 << 20;
 
 /// When the journals that wait for a memtable to be moved take this much, fjall moves it: so a keyspace that is seldom
 /// written does not keep them for ever. The smallest that fjall permits; together with the journal being written, some
 /// 200 MiB of disk and a second of replay at start are the bound.
 const JOURNALS_BYTES: u64 = 64 << 20;
 
-/// fjall keeps one of several workers free for moving memtables, and that one spins while the others compact. A single
-/// one does everything in turn and never spins.
+/// fjall keeps one of several workers free for moving memtables, and that one spins while the others merge: a third
+/// more processor time in all. A single one does everything in turn.
 const WORKERS: usize = 1;
 
 /// Files that are kept open; fjall's 900 would nearly use up the usual limit of a process.
@@ -71,8 +76,10 @@ impl Store {
             .journal_compression(CompressionType::None)
             .max_cached_files(Some(OPEN_FILES))
             .open()?;
-        let keyspace = |name, bytes| {
-            database.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(bytes))
+        let compaction = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
+        let keyspace = |name, memtable_bytes| {
+            let options = KeyspaceCreateOptions::default().compaction_strategy(compaction.clone());
+            database.keyspace(name, || options.max_memtable_size(2 * memtable_bytes))
         };
         Ok(Self {
             applied: RwLock::new(EntryId::ZERO),
@@ -128,7 +135,7 @@ impl Store {
             return Ok(None);
         }
         let stored = self.data.get(key)?;
-        Ok(stored.map(|stored| format::decode_record(stored.into())).transpose()?)
+        Ok(stored.map(|stored| format::decode_record(Bytes::from_owner(stored))).transpose()?)
     }
 
     /// A moment between two applied batches.
@@ -186,8 +193,21 @@ impl Store {
             out.insert(&self.meta, format::HORIZON, format::horizon_value(horizon));
         }
         out.insert(&self.meta, format::APPLIED, format::id_value(batch.applied));
-        let _no_snapshot = self.commit.write().unwrap_or_else(PoisonError::into_inner);
-        out.commit()
+        self.write(out)
+    }
+
+    fn write(&self, batch: OwnedWriteBatch) -> fjall::Result<()> {
+        let no_snapshot = self.commit.write().unwrap_or_else(PoisonError::into_inner);
+        batch.commit()?;
+        drop(no_snapshot);
+        // fjall would leave this to its worker, and while that is merging tables memory and journals would grow without
+        // bound. Here, memtables that wait to be moved slow the next commit down.
+        for (keyspace, limit) in [(&self.data, DATA_MEMTABLE_BYTES), (&self.meta, META_MEMTABLE_BYTES)] {
+            if keyspace.tree.active_memtable().size() > limit {
+                keyspace.rotate_memtable()?;
+            }
+        }
+        Ok(())
     }
 
     /// Stores rows of another state. Until the database is sealed, none of this is a state.
@@ -205,7 +225,7 @@ impl Store {
             batch.insert(keyspace, Slice::new(&key), Slice::new(&value));
         }
         drop(requests);
-        Ok(batch.commit()?)
+        Ok(self.write(batch)?)
     }
 
     fn write_applied(&self) -> RwLockWriteGuard<'_, EntryId> {

@@ -57,7 +57,7 @@ impl View {
             return Ok(None);
         }
         let stored = self.snapshot.get(self.store.data(), key)?;
-        Ok(stored.map(|stored| format::decode_record(stored.into())).transpose()?)
+        Ok(stored.map(|stored| format::decode_record(Bytes::from_owner(stored))).transpose()?)
     }
 
     /// The keys that begin with `prefix` and come after `after`, up to `limit_items` of them, and as many as have
@@ -76,13 +76,13 @@ impl View {
         let mut bytes = 0;
         for row in self.rows(prefix, after) {
             let (key, stored) = row.into_inner()?;
-            let record = format::decode_record(stored.into())?;
+            let record = format::decode_record(Bytes::from_owner(stored))?;
             bytes += key.len() + record.value.len();
             if page.items.len() >= limit_items || bytes > limit_bytes && !page.items.is_empty() {
                 page.more = true;
                 break;
             }
-            page.items.push((key.into(), record));
+            page.items.push((Bytes::from_owner(key), record));
         }
         Ok(page)
     }

@@ -1,0 +1,146 @@
+//! The state of one node, in memory.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use quorumkv_protocol::entry::{Effect, Entry};
+use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
+use quorumkv_protocol::{EntryId, RequestId, Version};
+use quorumkv_replica::requests::{Known, Requests, Row};
+use quorumkv_replica::{Record, StateView};
+use serde::{Deserialize, Serialize};
+
+/// The applied state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Store {
+    pub(crate) applied: EntryId,
+    pub(crate) keys: BTreeMap<Bytes, Record>,
+    requests: Requests,
+    capacity: usize,
+}
+
+/// A part of a snapshot.
+#[derive(Clone, Serialize, Deserialize)]
+enum Piece {
+    Key { key: Bytes, id: EntryId, value: Bytes },
+    Result(Row),
+    Horizon(Version),
+}
+
+/// A state that is kept while it is sent.
+pub(crate) struct Snapshot {
+    id: EntryId,
+    pieces: Vec<Piece>,
+}
+
+/// A state that is being received.
+pub(crate) struct Staged {
+    snapshot: EntryId,
+    pieces: Vec<Piece>,
+}
+
+impl Store {
+    /// An empty state that remembers the results of `capacity` requests.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let requests = Requests::with_capacity(capacity);
+        Self { applied: EntryId::ZERO, keys: BTreeMap::new(), requests, capacity }
+    }
+
+    pub(crate) fn apply(&mut self, entry: &Entry) {
+        assert_eq!(entry.id.version, self.applied.version.next(), "entries are applied without gaps");
+        self.applied = entry.id;
+        for effect in entry.effects() {
+            match effect {
+                Effect::Put { key, value } => {
+                    self.keys.insert(key.clone(), Record { id: entry.id, value: value.clone() });
+                }
+                Effect::Delete { key } => {
+                    self.keys.remove(key);
+                }
+            }
+        }
+        self.requests.apply(entry);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let key = |(key, record): (&Bytes, &Record)| Piece::Key {
+            key: key.clone(),
+            id: record.id,
+            value: record.value.clone(),
+        };
+        let horizon = Piece::Horizon(self.requests.horizon());
+        let results = self.requests.rows().map(Piece::Result);
+        let pieces = self.keys.iter().map(key).chain(results).chain([horizon]).collect();
+        Snapshot { id: self.applied, pieces }
+    }
+
+    /// The state that a complete snapshot describes.
+    pub(crate) fn restored(&self, staged: &Staged) -> Self {
+        let mut store = Self::new(self.capacity);
+        store.applied = staged.snapshot;
+        for piece in staged.pieces.iter().cloned() {
+            match piece {
+                Piece::Key { key, id, value } => {
+                    store.keys.insert(key, Record { id, value });
+                }
+                Piece::Result(row) => store.requests.restore_row(row).expect("a snapshot holds a table"),
+                Piece::Horizon(horizon) => store.requests.restore_horizon(horizon),
+            }
+        }
+        store
+    }
+}
+
+impl Snapshot {
+    pub(crate) const fn id(&self) -> EntryId {
+        self.id
+    }
+
+    /// The `size` pieces from `cursor` on.
+    pub(crate) fn chunk(&self, cursor: &[u8], size: usize) -> SnapshotChunk {
+        let from = <[u8; 4]>::try_from(cursor).map_or(0, u32::from_be_bytes) as usize;
+        let upto = self.pieces.len().min(from + size);
+        let data = Bytes::from(postcard::to_allocvec(&self.pieces[from..upto]).expect("pieces can be encoded"));
+        let next = u32::try_from(upto).expect("snapshots are small").to_be_bytes();
+        SnapshotChunk {
+            position: SnapshotPosition { snapshot: self.id, cursor: Bytes::copy_from_slice(cursor) },
+            next: (upto < self.pieces.len()).then(|| Bytes::copy_from_slice(&next)),
+            checksum: crc32c::crc32c(&data),
+            data,
+        }
+    }
+}
+
+impl Staged {
+    /// Takes in a chunk. One that does not go on with what is here begins anew.
+    pub(crate) fn take(staged: &mut Option<Self>, chunk: &SnapshotChunk) {
+        let pieces: Vec<Piece> = postcard::from_bytes(&chunk.data).expect("a checked chunk can be decoded");
+        let snapshot = chunk.position.snapshot;
+        match staged {
+            Some(staged) if !chunk.position.cursor.is_empty() && staged.snapshot == snapshot => {
+                staged.pieces.extend(pieces);
+            }
+            Some(_) | None => *staged = Some(Self { snapshot, pieces }),
+        }
+    }
+
+    pub(crate) const fn snapshot(&self) -> EntryId {
+        self.snapshot
+    }
+}
+
+/// A state that the replica looks at while the shell changes it.
+#[derive(Clone)]
+pub(crate) struct Shared(pub(crate) Rc<RefCell<Store>>);
+
+impl StateView for Shared {
+    fn get(&self, key: &[u8]) -> Option<Record> {
+        self.0.borrow().keys.get(key).cloned()
+    }
+
+    fn lookup(&self, request: RequestId, since: Version) -> Known {
+        self.0.borrow().requests.lookup(request, since)
+    }
+}
