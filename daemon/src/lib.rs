@@ -1,4 +1,18 @@
 //! The parts of `kvd`, the quorumkv daemon, as a library for its binary and its tests.
+//!
+//! `config` is what the node was told, `data_dir` who it is. `shell` has the owner of the replica and what is around
+//! it; `net` the connections; `storage` the log and the thread that changes the `state`; `coordination` speaks with
+//! ZooKeeper; `admin` and `metrics` are for those who operate it.
 
+mod admin;
+pub mod config;
 pub mod coordination;
+pub mod data_dir;
+mod fatal;
+mod metrics;
+mod net;
+mod shell;
 pub mod state;
+mod storage;
+
+pub use shell::{RunError, run};

@@ -1,3 +1,44 @@
-//! kvd: the quorumkv daemon.
+//! `kvd`, the quorumkv daemon.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use kvd::config::Config;
+use kvd::config::flags::{Flags, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Flags or settings that make no sense.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match Config::from_flags(Flags::parse()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error.to_string(), USAGE),
+    };
+    let filter = match EnvFilter::try_new(&config.log) {
+        Ok(filter) => filter,
+        Err(error) => return fail(&format!("--log {:?} is no filter: {error}", config.log), USAGE),
+    };
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match config.log_format {
+        LogFormat::Human => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}"), 1),
+    };
+    match runtime.block_on(kvd::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string(), 1),
+    }
+}
+
+fn fail(reason: &str, code: u8) -> ExitCode {
+    eprintln!("kvd: {reason}");
+    ExitCode::from(code)
+}

@@ -59,6 +59,14 @@ pub struct Options {
     max_results: usize,
 }
 
+impl Options {
+    /// A cache of this many bytes.
+    #[must_use]
+    pub fn with_cache(cache_bytes: u64) -> Self {
+        Self { cache_bytes, ..Self::default() }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { cache_bytes: 32 << 20, max_results: MAX_RESULTS }

@@ -68,6 +68,38 @@ fn a_batch_that_was_written_in_part_is_not_there() {
     }
 }
 
+/// What a loss of power can do to a journal that was not synced: pages of it were never written.
+#[test]
+fn a_hole_in_the_journal_is_an_error_or_an_earlier_state() {
+    let dir = tempdir().expect("a directory");
+    let path = dir.path().join("state");
+    let state = open(&path);
+    for batch in entries(1..=60).chunks(10) {
+        state.apply(batch).expect("apply");
+    }
+    let copied = dir.path().join("copy");
+    copy(&path, &copied);
+    let journal = copied.join("state-1/0.jnl");
+    let good = fs::read(&journal).expect("read the journal");
+    let end = good.iter().rposition(|byte| *byte != 0).expect("something is written");
+    let (mut errors, mut earlier) = (0, 0);
+    for hole in (0..end).step_by(512) {
+        let mut damaged = good[..=end].to_vec();
+        let until = damaged.len().min(hole + 512);
+        damaged[hole..until].fill(0);
+        fs::write(&journal, damaged).expect("write the journal");
+        match State::open(&copied, options()) {
+            Ok(state) => {
+                Model::at(state.applied().version.get()).check(&state);
+                earlier += 1;
+            }
+            Err(OpenStateError::Database(_) | OpenStateError::Content(_)) => errors += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(errors > 0 && earlier > 0, "{errors} errors, {earlier} earlier states");
+}
+
 #[test]
 fn keys_and_values_may_be_as_large_as_the_limits() {
     let dir = tempdir().expect("a directory");

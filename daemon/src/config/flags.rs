@@ -1,0 +1,158 @@
+//! Flags, `KVD_…` variables and the TOML file, as people write them. All of it is optional here; what it means is
+//! decided in the parent module.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+use thiserror::Error;
+
+/// A node of a replicated key-value store: ZooKeeper names the leader, a quorum decides, any node answers.
+///
+/// Every flag has a variable (KVD_PORT for --port) and a key in the file of --config (port = 5000). Flags win over
+/// variables, and variables over the file.
+#[derive(Parser, Deserialize, Clone, Debug, Default)]
+#[command(name = "kvd", version, max_term_width = 110, after_help = EXAMPLE)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Flags {
+    /// Address to listen on; other addresses than loopback need --insecure [default: 127.0.0.1]
+    #[arg(long, env = "KVD_HOST")]
+    pub host: Option<String>,
+    /// TCP port for clients and other nodes [default: 5000]
+    #[arg(long, env = "KVD_PORT")]
+    pub port: Option<u16>,
+    /// HOST:PORT by which other nodes reach this one [default: host and port]
+    #[arg(long, env = "KVD_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Permit listening beyond loopback although nothing is encrypted and nobody is asked for a password
+    #[arg(long, env = "KVD_INSECURE", num_args = 0..=1, default_missing_value = "true")]
+    pub insecure: Option<bool>,
+    /// The ZooKeeper servers, and the znode to keep everything under [default: 127.0.0.1:2181/quorumkv]
+    #[arg(long, env = "KVD_ZOOKEEPER", value_name = "HOST[:PORT][,…][/ROOT]")]
+    pub zookeeper: Option<String>,
+    /// Port of the ZooKeeper servers that are given without one [default: 2181]
+    #[arg(long, env = "KVD_ZOOKEEPER_PORT", value_name = "PORT")]
+    pub zookeeper_port: Option<u16>,
+    /// After this time without a node, ZooKeeper has another elected [default: 6s]
+    #[arg(long, env = "KVD_SESSION_TIMEOUT", value_name = "TIME")]
+    pub session_timeout: Option<String>,
+    /// Nodes that form the cluster at its first start [default: 3]
+    #[arg(long, env = "KVD_CLUSTER_SIZE", value_name = "N")]
+    pub cluster_size: Option<usize>,
+    /// Directory for everything that this node keeps; created at its first start
+    #[arg(long, env = "KVD_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Port for /metrics, /health/live and /health/ready; 0 for none [default: 1000 above --port]
+    #[arg(long, env = "KVD_ADMIN_PORT", value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Permit `kvctl kill` from other machines
+    #[arg(long, env = "KVD_ALLOW_REMOTE_KILL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_remote_kill: Option<bool>,
+    /// How often the leader tells the others that it leads [default: 100ms]
+    #[arg(long, env = "KVD_HEARTBEAT", value_name = "TIME")]
+    pub heartbeat: Option<String>,
+    /// Longest time that a read may take before it gives up [default: 30s]
+    #[arg(long, env = "KVD_READ_TIMEOUT", value_name = "TIME")]
+    pub read_timeout: Option<String>,
+    /// Most client connections [default: 10000]
+    #[arg(long, env = "KVD_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Memory for blocks of the state that were read from disk, in MiB [default: 32]
+    #[arg(long, env = "KVD_CACHE_MIB", value_name = "MIB")]
+    pub cache_mib: Option<u64>,
+    /// Log kept for replicas that lag, in KiB; who lags further is sent a snapshot [default: 65536]
+    #[arg(long, env = "KVD_LOG_RETAIN_KIB", value_name = "KIB")]
+    pub log_retain_kib: Option<u64>,
+    /// Size of one file of the log, in KiB [default: 32768]
+    #[arg(long, env = "KVD_LOG_SEGMENT_KIB", value_name = "KIB")]
+    pub log_segment_kib: Option<u64>,
+    /// Writes are refused when the disk has less free than this, in MiB [default: 256]
+    #[arg(long, env = "KVD_MIN_FREE_MIB", value_name = "MIB")]
+    pub min_free_mib: Option<u64>,
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,kvd::election=debug [default: info]
+    #[arg(long, env = "KVD_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How to log [default: human]
+    #[arg(long, env = "KVD_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// TOML file with any of these settings
+    #[arg(long, env = "KVD_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+const EXAMPLE: &str = "Example: a node of a cluster of three on one machine\n  \
+    kvd --port 5000 --zookeeper 127.0.0.1:2181 --cluster-size 3 --data-dir /var/lib/kvd-5000";
+
+/// How log lines look.
+#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why the file of `--config` was not read.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// It cannot be opened or read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has a key or value that kvd does not know.
+    #[error("the configuration file {path} is not understood: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Flags {
+    /// Reads a file of settings.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn from_file(path: &Path) -> Result<Self, FileError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| FileError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// These settings, and `other`'s where these say nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            host: self.host.or(other.host),
+            port: self.port.or(other.port),
+            advertise: self.advertise.or(other.advertise),
+            insecure: self.insecure.or(other.insecure),
+            zookeeper: self.zookeeper.or(other.zookeeper),
+            zookeeper_port: self.zookeeper_port.or(other.zookeeper_port),
+            session_timeout: self.session_timeout.or(other.session_timeout),
+            cluster_size: self.cluster_size.or(other.cluster_size),
+            data_dir: self.data_dir.or(other.data_dir),
+            admin_port: self.admin_port.or(other.admin_port),
+            allow_remote_kill: self.allow_remote_kill.or(other.allow_remote_kill),
+            heartbeat: self.heartbeat.or(other.heartbeat),
+            read_timeout: self.read_timeout.or(other.read_timeout),
+            max_connections: self.max_connections.or(other.max_connections),
+            cache_mib: self.cache_mib.or(other.cache_mib),
+            log_retain_kib: self.log_retain_kib.or(other.log_retain_kib),
+            log_segment_kib: self.log_segment_kib.or(other.log_segment_kib),
+            min_free_mib: self.min_free_mib.or(other.min_free_mib),
+            log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
+            config: self.config,
+        }
+    }
+}

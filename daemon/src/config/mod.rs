@@ -1,0 +1,197 @@
+//! What a node was told to be: checked once, here.
+
+pub mod flags;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quorumkv_protocol::entry::MAX_MEMBERS;
+use thiserror::Error;
+
+use crate::coordination::{ConnectString, ConnectStringError, HostPort, HostPortError};
+use flags::{FileError, Flags, LogFormat};
+
+/// A node's settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port for clients and nodes.
+    pub port: u16,
+    /// How other nodes reach this one.
+    pub advertise: HostPort,
+    /// The ZooKeeper servers.
+    pub zookeeper: ConnectString,
+    /// Of the ZooKeeper session.
+    pub session_timeout: Duration,
+    /// Nodes at the first start.
+    pub cluster_size: usize,
+    /// Everything that this node keeps.
+    pub data_dir: PathBuf,
+    /// Port for health and metrics.
+    pub admin_port: Option<u16>,
+    /// Whether other machines may stop this node.
+    pub allow_remote_kill: bool,
+    /// Of the leader.
+    pub heartbeat: Duration,
+    /// Longest time for a read.
+    pub read_timeout: Duration,
+    /// Most connections.
+    pub max_connections: usize,
+    /// Cache of the state, in bytes.
+    pub cache_bytes: u64,
+    /// Log kept for replicas that lag, in bytes.
+    pub log_retain_bytes: u64,
+    /// Size of one file of the log, in bytes.
+    pub log_segment_bytes: u64,
+    /// Free bytes of disk below which writes are refused.
+    pub min_free_bytes: u64,
+    /// What to log.
+    pub log: String,
+    /// How to log.
+    pub log_format: LogFormat,
+}
+
+/// Why the settings make no sense.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file of `--config`.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// `--data-dir` is missing.
+    #[error("where should this node keep its data? give --data-dir DIR")]
+    NoDataDir,
+    /// `--host` is no IP address.
+    #[error("--host {0:?} is no IP address (127.0.0.1 for this machine only, 0.0.0.0 for all interfaces)")]
+    Host(String),
+    /// `--host` is open to other machines.
+    #[error(
+        "--host {0} can be reached from other machines, and kvd neither encrypts nor asks for passwords: \
+         listen on 127.0.0.1, or say --insecure if the network is safe"
+    )]
+    NotLoopback(IpAddr),
+    /// `--port` is 0.
+    #[error("--port must be 1 to 65535: other nodes and restarts need to find this one there")]
+    NoPort,
+    /// `--advertise` is missing where it cannot be guessed.
+    #[error("--host {0} is no address that others can connect to: say --advertise HOST:PORT")]
+    NoAdvertise(IpAddr),
+    /// `--advertise` is no address.
+    #[error("--advertise: {0}")]
+    Advertise(HostPortError),
+    /// `--zookeeper` is no connect string.
+    #[error("--zookeeper: {0}")]
+    ZooKeeper(ConnectStringError),
+    /// A time is not one.
+    #[error("--{flag} {text:?} is no time above zero (write 500ms, 6s, 1min)")]
+    Time {
+        /// The flag.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// A number is out of range.
+    #[error("--{flag} must be {range}")]
+    Range {
+        /// The flag.
+        flag: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+}
+
+impl Config {
+    /// Settings from flags and variables, with the file of `--config` behind them.
+    ///
+    /// # Errors
+    /// What to mend, in one line.
+    pub fn from_flags(flags: Flags) -> Result<Self, ConfigError> {
+        let flags = match flags.config.clone() {
+            Some(file) => flags.or(Flags::from_file(&file)?),
+            None => flags,
+        };
+        let host_text = flags.host.unwrap_or_else(|| "127.0.0.1".to_owned());
+        let host: IpAddr = host_text.parse().map_err(|_| ConfigError::Host(host_text))?;
+        if !host.is_loopback() && flags.insecure != Some(true) {
+            return Err(ConfigError::NotLoopback(host));
+        }
+        let port = flags.port.unwrap_or(5000);
+        if port == 0 {
+            return Err(ConfigError::NoPort);
+        }
+        let admin_port = match flags.admin_port {
+            Some(port) => (port != 0).then_some(port),
+            None => port.checked_add(1000),
+        };
+        let cluster_size = flags.cluster_size.unwrap_or(3);
+        in_range("cluster-size", "1 to 64", (1..=MAX_MEMBERS).contains(&cluster_size))?;
+        let max_connections = flags.max_connections.unwrap_or(10_000);
+        in_range("max-connections", "1 to 1000000", (1..=1_000_000).contains(&max_connections))?;
+        let log_segment_kib = flags.log_segment_kib.unwrap_or(32 << 10);
+        // A file of the log must hold the largest entry that a client can write.
+        in_range("log-segment-kib", "16384 to 1048576", (16 << 10..=1 << 20).contains(&log_segment_kib))?;
+        Ok(Self {
+            host,
+            port,
+            advertise: advertise(flags.advertise, host, port)?,
+            zookeeper: zookeeper(flags.zookeeper, flags.zookeeper_port)?,
+            session_timeout: time("session-timeout", flags.session_timeout, Duration::from_secs(6))?,
+            cluster_size,
+            data_dir: flags.data_dir.ok_or(ConfigError::NoDataDir)?,
+            admin_port,
+            allow_remote_kill: flags.allow_remote_kill.unwrap_or(false),
+            heartbeat: time("heartbeat", flags.heartbeat, Duration::from_millis(100))?,
+            read_timeout: time("read-timeout", flags.read_timeout, Duration::from_secs(30))?,
+            max_connections,
+            cache_bytes: flags.cache_mib.unwrap_or(32) << 20,
+            log_retain_bytes: flags.log_retain_kib.unwrap_or(64 << 10) << 10,
+            log_segment_bytes: log_segment_kib << 10,
+            min_free_bytes: flags.min_free_mib.unwrap_or(256) << 20,
+            log: flags.log.unwrap_or_else(|| "info".to_owned()),
+            log_format: flags.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+fn in_range(flag: &'static str, range: &'static str, is: bool) -> Result<(), ConfigError> {
+    if is { Ok(()) } else { Err(ConfigError::Range { flag, range }) }
+}
+
+fn time(flag: &'static str, text: Option<String>, default: Duration) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    match humantime::parse_duration(&text) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err(ConfigError::Time { flag, text }),
+    }
+}
+
+fn advertise(text: Option<String>, host: IpAddr, port: u16) -> Result<HostPort, ConfigError> {
+    match text {
+        Some(text) => text.parse().map_err(ConfigError::Advertise),
+        None if host.is_unspecified() => Err(ConfigError::NoAdvertise(host)),
+        None => std::net::SocketAddr::new(host, port).to_string().parse().map_err(ConfigError::Advertise),
+    }
+}
+
+/// The connect string, with `--zookeeper-port` for servers that are given without a port.
+fn zookeeper(text: Option<String>, port: Option<u16>) -> Result<ConnectString, ConfigError> {
+    let text = text.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let text = match port {
+        Some(port) => {
+            let (servers, root) = text.split_at(text.find('/').unwrap_or(text.len()));
+            let has_port = |server: &str| server.rsplit(']').next().is_some_and(|end| end.contains(':'));
+            let servers: Vec<String> = servers
+                .split(',')
+                .map(|server| if has_port(server) { server.to_owned() } else { format!("{server}:{port}") })
+                .collect();
+            servers.join(",") + root
+        }
+        None => text,
+    };
+    text.parse().map_err(ConfigError::ZooKeeper)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,275 @@
+//! Serving clients: each connection's requests are taken in, checked, and answered in any order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use quorumkv_protocol::client::{
+    Consistency, Failure, Got, Item, MAX_SCAN_ITEMS, Request, RequestEnvelope, Response, ResponseEnvelope,
+    Scanned, Versioned, WriteRequest,
+};
+use quorumkv_protocol::entry::is_key;
+use quorumkv_protocol::frame::CLIENT_FRAME_LIMIT;
+use quorumkv_protocol::hello::Limits;
+use quorumkv_protocol::{ErrorCode, frame};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::frames::{self, COALESCED_MESSAGES, ConnectionError, Reader};
+use super::{Forward, Forwarder};
+use crate::shell::{Event, Leadership, Node};
+
+/// Bytes of a scan's page: well below a frame, whose overhead per item is small.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Where a request's answer goes. It is sent exactly once.
+#[derive(Debug)]
+pub(crate) struct ReplyTo {
+    responses: Sender<Queued>,
+    correlation: u64,
+    permit: OwnedSemaphorePermit,
+}
+
+/// An answer on its way. It holds the request's place among those in flight until it is being written, so that the queue
+/// of a connection has room for it.
+#[derive(Debug)]
+struct Queued {
+    response: ResponseEnvelope,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl ReplyTo {
+    /// Sends the answer; nobody is there to hear it if the connection has ended.
+    pub(crate) fn send(self, body: Response) {
+        let response = ResponseEnvelope { correlation: self.correlation, body };
+        let _ = self.responses.try_send(Queued { response, _permit: self.permit });
+    }
+
+    /// Says why the request failed.
+    pub(crate) fn fail(self, code: ErrorCode, message: impl Into<String>) {
+        self.send(failure(code, message));
+    }
+}
+
+/// An answer that says why a request failed.
+pub(crate) fn failure(code: ErrorCode, message: impl Into<String>) -> Response {
+    Response::Failed(Failure { code, message: message.into(), leader: None, evidence: None })
+}
+
+/// What serves clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Clients {
+    pub(crate) node: Arc<Node>,
+    forwarder: Forwarder,
+}
+
+/// One connection.
+struct Session {
+    clients: Clients,
+    address: SocketAddr,
+    /// Whether another node forwards: then nothing is forwarded again.
+    forwarded: bool,
+}
+
+impl Clients {
+    pub(crate) const fn new(node: Arc<Node>, forwarder: Forwarder) -> Self {
+        Self { node, forwarder }
+    }
+
+    /// Serves one connection until it ends.
+    pub(crate) async fn serve(
+        &self,
+        mut reader: Reader,
+        writer: OwnedWriteHalf,
+        address: SocketAddr,
+        forwarded: bool,
+    ) -> Result<(), ConnectionError> {
+        reader.decoder_mut().set_limit(CLIENT_FRAME_LIMIT);
+        let (responses, queue) = channel(Limits::DEFAULT.in_flight as usize);
+        let session = Session { clients: self.clone(), address, forwarded };
+        // Both halves have to come to their end: answers to what was read last still have to go out.
+        let (read, written) = tokio::join!(session.read(reader, responses), write(writer, queue));
+        read.and(written)
+    }
+}
+
+/// Writes answers as they come, until there will be no more.
+async fn write(mut writer: OwnedWriteHalf, mut queue: Receiver<Queued>) -> Result<(), ConnectionError> {
+    let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
+    while queue.recv_many(&mut batch, COALESCED_MESSAGES).await > 0 {
+        frames::send_all(&mut writer, batch.drain(..).map(|queued: Queued| queued.response), &mut buffer)
+            .await?;
+    }
+    Ok(())
+}
+
+impl Session {
+    async fn read(&self, mut reader: Reader, responses: Sender<Queued>) -> Result<(), ConnectionError> {
+        let in_flight = Arc::new(Semaphore::new(Limits::DEFAULT.in_flight as usize));
+        loop {
+            let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(()) };
+            let envelope = match frames::receive::<RequestEnvelope>(&mut reader).await {
+                Ok(envelope) => envelope,
+                Err(error) => {
+                    if let ConnectionError::Frame(_) = &error {
+                        // No request can be told apart in it, so the answer bears the number that no request has.
+                        let reply = ReplyTo { responses, correlation: 0, permit };
+                        reply.fail(ErrorCode::Malformed, format!("{error}; the connection is closed"));
+                    }
+                    return Err(error);
+                }
+            };
+            let reply = ReplyTo { responses: responses.clone(), correlation: envelope.correlation, permit };
+            let timeout = Duration::from_millis(u64::from(envelope.timeout_ms));
+            self.take(envelope.body, timeout, reply).await;
+        }
+    }
+
+    /// Sees to it that a request is answered.
+    async fn take(&self, request: Request, timeout: Duration, reply: ReplyTo) {
+        let node = &self.clients.node;
+        node.metrics.request(&request);
+        match request {
+            Request::Status => return reply.send(Response::Status(Box::new(node.status()))),
+            Request::Stop => return self.stop(reply),
+            Request::Write(_) | Request::Get { .. } | Request::Scan { .. } => {}
+        }
+        if node.membership().is_none() {
+            return reply.fail(ErrorCode::NotReady, node.remarks());
+        }
+        if node.stopping.is_cancelled() {
+            return reply.fail(ErrorCode::ShuttingDown, "this node is shutting down: ask another");
+        }
+        let deadline = Instant::now() + timeout;
+        let read_deadline = Instant::now() + timeout.min(node.read_timeout);
+        match request {
+            Request::Write(write) => self.write(write, deadline, reply).await,
+            Request::Get { key, consistency: Consistency::Local, .. } => self.get_local(&key, reply),
+            Request::Get { key, consistency: Consistency::Quorum, evidence } => {
+                self.tell(Event::Read { key, evidence, deadline: read_deadline, reply }).await;
+            }
+            Request::Scan { prefix, after, limit, consistency } => {
+                let scan = Scan { prefix, after, limit };
+                match consistency {
+                    Consistency::Local => scan.start(node, reply),
+                    Consistency::Quorum => {
+                        self.tell(Event::Scan { scan, deadline: read_deadline, reply }).await;
+                    }
+                }
+            }
+            Request::Status | Request::Stop => {}
+        }
+    }
+
+    async fn tell(&self, event: Event) {
+        // The owner is gone only when the process is about to end; the connection ends with it.
+        let _ = self.clients.node.events.send(event).await;
+    }
+
+    async fn write(&self, request: WriteRequest, deadline: Instant, reply: ReplyTo) {
+        let node = &self.clients.node;
+        if let Err(message) = check(&request) {
+            return reply.fail(ErrorCode::TooLarge, message);
+        }
+        if request.write.value().is_some() && node.disk_full.load(Ordering::Relaxed) {
+            return reply.fail(
+                ErrorCode::DiskFull,
+                "the disk of this node is nearly full: free some space, or delete keys (deletes and reads go on)",
+            );
+        }
+        match node.leadership() {
+            Leadership::Leading => self.tell(Event::Write { request, deadline, reply }).await,
+            leadership if self.forwarded => {
+                let leader = leadership.address().map(ToOwned::to_owned);
+                let message = "this node does not lead".to_owned();
+                reply.send(Response::Failed(Failure {
+                    code: ErrorCode::NotLeader,
+                    message,
+                    leader,
+                    evidence: None,
+                }));
+            }
+            Leadership::Following { .. } | Leadership::Unknown => {
+                self.clients.forwarder.forward(Forward::new(request, deadline, reply));
+            }
+        }
+    }
+
+    fn get_local(&self, key: &Bytes, reply: ReplyTo) {
+        let node = &self.clients.node;
+        let record = match node.state().get(key) {
+            Ok(record) => record,
+            Err(error) => {
+                return reply.fail(ErrorCode::Corruption, format!("the state cannot be read: {error}"));
+            }
+        };
+        let value = record.map(|record| Versioned { version: record.id.version, value: record.value });
+        reply.send(Response::Got(Got { value, age_ms: node.age_ms(), evidence: None }));
+    }
+
+    fn stop(&self, reply: ReplyTo) {
+        let node = &self.clients.node;
+        if !self.address.ip().is_loopback() && !node.allow_remote_kill {
+            return reply.fail(
+                ErrorCode::NotPermitted,
+                "this node is stopped only from its own machine, unless it was started with --allow-remote-kill",
+            );
+        }
+        tracing::info!(from = %self.address, "told to stop");
+        reply.send(Response::Stopping);
+        node.stopping.cancel();
+    }
+}
+
+/// Whether a write is within the limits.
+fn check(request: &WriteRequest) -> Result<(), String> {
+    let limits = Limits::DEFAULT;
+    let key = request.write.key();
+    if !is_key(key) {
+        return Err(format!("a key has 1 to {} bytes, and this one has {}", limits.key, key.len()));
+    }
+    match request.write.value() {
+        Some(value) if value.len() > limits.value as usize => {
+            Err(format!("a value has at most {} bytes, and this one has {}", limits.value, value.len()))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A page of keys that a client asks for.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    prefix: Bytes,
+    after: Option<Bytes>,
+    limit: u32,
+}
+
+impl Scan {
+    /// Reads the page from the node's state, on a thread that may block.
+    pub(crate) fn start(self, node: &Arc<Node>, reply: ReplyTo) {
+        let state = node.state().clone();
+        node.tasks.spawn_blocking(move || {
+            let limit = (self.limit as usize).min(MAX_SCAN_ITEMS);
+            let page = state.view().and_then(|view| {
+                let page = view.scan(&self.prefix, self.after.as_deref(), limit, PAGE_BYTES)?;
+                Ok((page, view.applied().version))
+            });
+            match page {
+                Err(error) => reply.fail(ErrorCode::Corruption, format!("the state cannot be read: {error}")),
+                Ok((page, at)) => {
+                    let item = |(key, record): (Bytes, crate::state::Record)| Item {
+                        key,
+                        value: Versioned { version: record.id.version, value: record.value },
+                    };
+                    let items = page.items.into_iter().map(item).collect();
+                    let scanned = Response::Scanned(Scanned { items, more: page.more, at });
+                    debug_assert!(frame::encoded_length(&scanned) < CLIENT_FRAME_LIMIT as usize);
+                    reply.send(scanned);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! The connection that this node keeps open to each other member: for its requests and their replies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quorumkv_protocol::entry::Member;
+use quorumkv_protocol::frame::PEER_FRAME_LIMIT;
+use quorumkv_protocol::hello::{Hello, Role};
+use quorumkv_protocol::peer::PeerEnvelope;
+use quorumkv_protocol::{ClusterId, NodeId};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::sleep;
+
+use super::Routes;
+use super::frames::{self, COALESCED_MESSAGES, ConnectionError, Reader};
+use super::routes::QUEUE;
+use crate::shell::Event;
+
+/// Pause between attempts to connect: it doubles from the first to the second of these.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Keeps the link to `member` open for ever; tells the owner when it is up and when it is down.
+pub(crate) async fn run_link(
+    me: NodeId,
+    cluster: ClusterId,
+    member: Member,
+    routes: Arc<Routes>,
+    events: Sender<Event>,
+) {
+    let hello = Hello::new(Some(cluster), Role::Peer { node: me });
+    let mut pause = SHORTEST_PAUSE;
+    let mut reported = false;
+    loop {
+        match open(&hello, &member).await {
+            Ok((reader, writer)) => {
+                tracing::info!(peer = %member.node, address = member.address, "connected");
+                (pause, reported) = (SHORTEST_PAUSE, false);
+                let (queue, messages) = mpsc::channel(QUEUE);
+                routes.set_requests(member.node, Some(queue));
+                if events.send(Event::PeerUp(member.node)).await.is_err() {
+                    return;
+                }
+                let ended = tokio::select! {
+                    ended = read(reader, member.node, &events) => ended,
+                    ended = write(writer, messages) => ended,
+                };
+                routes.set_requests(member.node, None);
+                tracing::info!(peer = %member.node, address = member.address, "disconnected: {ended}");
+                if events.send(Event::PeerDown(member.node)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) if !reported => {
+                reported = true;
+                tracing::info!(peer = %member.node, address = member.address, "cannot connect, and goes on trying: {error}");
+            }
+            Err(error) => tracing::debug!(peer = %member.node, "cannot connect: {error}"),
+        }
+        // Nodes that lost each other at the same moment should not try again at the same moment.
+        sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn open(
+    hello: &Hello,
+    member: &Member,
+) -> Result<(Reader, tokio::net::tcp::OwnedWriteHalf), ConnectionError> {
+    let (reader, writer, welcome) = frames::connect(&member.address, hello, PEER_FRAME_LIMIT).await?;
+    if welcome.node != member.node {
+        let message = format!("{} is node {}, not {}", member.address, welcome.node, member.node);
+        return Err(ConnectionError::Refused(message));
+    }
+    Ok((reader, writer))
+}
+
+/// Hands the member's replies to the owner until the connection ends.
+async fn read(mut reader: Reader, from: NodeId, events: &Sender<Event>) -> ConnectionError {
+    loop {
+        match frames::receive::<PeerEnvelope>(&mut reader).await {
+            Ok(envelope) if envelope.body.is_reply() => {
+                if events.send(Event::Peer { from, envelope }).await.is_err() {
+                    return ConnectionError::Closed;
+                }
+            }
+            Ok(_) => return ConnectionError::Refused("it sent a request where replies are due".to_owned()),
+            Err(error) => return error,
+        }
+    }
+}
+
+/// Writes what is queued until the connection ends.
+pub(super) async fn write(
+    mut writer: tokio::net::tcp::OwnedWriteHalf,
+    mut messages: Receiver<PeerEnvelope>,
+) -> ConnectionError {
+    let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
+    while messages.recv_many(&mut batch, COALESCED_MESSAGES).await > 0 {
+        if let Err(error) = frames::send_all(&mut writer, batch.drain(..), &mut buffer).await {
+            return error.into();
+        }
+    }
+    ConnectionError::Closed
+}

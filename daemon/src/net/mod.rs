@@ -1,0 +1,14 @@
+//! Connections: framing, the listener, links to the other members, clients and forwarding.
+
+mod clients;
+mod forwarder;
+mod frames;
+mod links;
+mod routes;
+mod server;
+
+pub(crate) use clients::{Clients, ReplyTo, Scan};
+pub(crate) use forwarder::{Forward, Forwarder, run as run_forwarder};
+pub(crate) use links::run_link;
+pub(crate) use routes::Routes;
+pub(crate) use server::Server;

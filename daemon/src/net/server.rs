@@ -1,0 +1,179 @@
+//! The listener: takes connections, hears who is there, and hands each to whom it concerns.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorumkv_protocol::ErrorCode;
+use quorumkv_protocol::NodeId;
+use quorumkv_protocol::frame::PEER_FRAME_LIMIT;
+use quorumkv_protocol::hello::{Hello, HelloReply, Limits, Role, Welcome, negotiate};
+use quorumkv_protocol::peer::PeerEnvelope;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::frames::{self, ConnectionError, HELLO_TIMEOUT, Reader};
+use super::routes::QUEUE;
+use super::{Clients, links};
+use crate::shell::Event;
+
+/// Connections that may be saying Hello at the same time; further ones wait to be accepted.
+const GREETINGS: usize = 1024;
+
+/// Pause after the system had no file descriptor or memory for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves one port.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    clients: Clients,
+    connections: Arc<Semaphore>,
+    greetings: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Server {
+    pub(crate) fn new(
+        clients: Clients,
+        max_connections: usize,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let connections = Arc::new(Semaphore::new(max_connections));
+        Self { clients, connections, greetings: Arc::new(Semaphore::new(GREETINGS)), tasks, stop }
+    }
+
+    /// Takes connections until the node stops.
+    pub(crate) async fn run(self, listener: TcpListener) {
+        loop {
+            let Ok(greeting) = Arc::clone(&self.greetings).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let server = self.clone();
+                    self.tasks.spawn(async move {
+                        let stop = server.stop.clone();
+                        let served = server.serve(stream, address, greeting);
+                        if let Some(Err(error)) = stop.run_until_cancelled(served).await {
+                            tracing::debug!(%address, "connection ended: {error}");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        greeting: tokio::sync::OwnedSemaphorePermit,
+    ) -> Result<(), ConnectionError> {
+        let (mut reader, mut writer) = frames::split(stream)?;
+        let hello = timeout(HELLO_TIMEOUT, frames::receive::<Hello>(&mut reader)).await;
+        let hello = match hello.unwrap_or(Err(ConnectionError::Silent)) {
+            Ok(hello) => hello,
+            Err(error @ ConnectionError::Frame(_)) => {
+                let message = format!("this is a quorumkv port, and the first frame is no Hello: {error}");
+                refuse(&mut writer, ErrorCode::Malformed, message).await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        drop(greeting);
+        let ours = self.clients.node.cluster();
+        let version = match negotiate(&hello, ours) {
+            Ok(version) => version,
+            Err(error) => {
+                tracing::warn!(%address, "refused a connection: {error}");
+                return Ok(refuse(&mut writer, error.code(), error.to_string()).await?);
+            }
+        };
+        let welcome = HelloReply::Welcome(Welcome {
+            version,
+            cluster: ours,
+            node: self.clients.node.id,
+            committed: self.clients.node.committed(),
+            limits: Limits::DEFAULT,
+        });
+        match hello.role {
+            Role::Peer { node } => {
+                if let Some((code, message)) = self.objection(node) {
+                    return Ok(refuse(&mut writer, code, message).await?);
+                }
+                frames::send(&mut writer, &welcome).await?;
+                self.serve_peer(node, reader, writer).await
+            }
+            Role::Client { .. } | Role::Forwarder { .. } => {
+                let Ok(_connection) = self.connections.try_acquire() else {
+                    let message =
+                        "this node has as many connections as it takes: try another, or later".to_owned();
+                    return Ok(refuse(&mut writer, ErrorCode::Overloaded, message).await?);
+                };
+                frames::send(&mut writer, &welcome).await?;
+                let forwarded = matches!(hello.role, Role::Forwarder { .. });
+                self.clients.serve(reader, writer, address, forwarded).await
+            }
+        }
+    }
+
+    /// Why a node may not send peer messages here.
+    fn objection(&self, node: NodeId) -> Option<(ErrorCode, String)> {
+        match self.clients.node.membership() {
+            None => Some((ErrorCode::NotReady, "this node does not belong to a cluster yet".to_owned())),
+            Some(membership) => {
+                let is_other_member =
+                    membership.configuration.member(node).is_some() && node != self.clients.node.id;
+                let message = || format!("node {node} is not another member of this cluster");
+                (!is_other_member).then(|| (ErrorCode::NotPermitted, message()))
+            }
+        }
+    }
+
+    /// Takes a member's requests; the replies go back over this connection.
+    async fn serve_peer(
+        &self,
+        node: NodeId,
+        mut reader: Reader,
+        writer: OwnedWriteHalf,
+    ) -> Result<(), ConnectionError> {
+        reader.decoder_mut().set_limit(PEER_FRAME_LIMIT);
+        let (queue, replies) = mpsc::channel(QUEUE);
+        self.clients.node.routes.set_replies(node, queue);
+        tokio::select! {
+            ended = read_requests(reader, node, self.clients.node.events.clone()) => Err(ended),
+            ended = links::write(writer, replies) => Err(ended),
+        }
+    }
+}
+
+async fn refuse(writer: &mut OwnedWriteHalf, code: ErrorCode, message: String) -> std::io::Result<()> {
+    frames::send(writer, &HelloReply::Refused { code, message }).await
+}
+
+/// Hands a member's requests to the owner until the connection ends.
+async fn read_requests(mut reader: Reader, from: NodeId, events: mpsc::Sender<Event>) -> ConnectionError {
+    loop {
+        match frames::receive::<PeerEnvelope>(&mut reader).await {
+            Ok(envelope) if !envelope.body.is_reply() => {
+                if events.send(Event::Peer { from, envelope }).await.is_err() {
+                    return ConnectionError::Closed;
+                }
+            }
+            Ok(_) => return ConnectionError::Refused("it sent a reply where requests are due".to_owned()),
+            Err(error) => return error,
+        }
+    }
+}

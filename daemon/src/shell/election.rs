@@ -1,0 +1,211 @@
+//! Between ZooKeeper's election and the replica: who is elected gets an epoch, who should not lead resigns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorumkv_protocol::client::NodeRole;
+use quorumkv_replica::{Notice, Status, Timestamp, Unwell};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Done, Node};
+use crate::coordination::{Coordinator, EnrolPolicy, Event, SessionState};
+
+/// Longest that ZooKeeper may take to allocate an epoch or to take a resignation.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A leader heard within this time is let enrol first after all sessions were lost.
+const INCUMBENT_SILENCE: Duration = Duration::from_secs(1);
+
+/// What the election asks of the replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    /// Lead an epoch with this counter.
+    Lead(u64),
+    /// Stop leading or contending.
+    StandDown,
+}
+
+/// This node's part in the election.
+#[derive(Debug)]
+pub(super) struct Election {
+    node: Arc<Node>,
+    coordinator: Coordinator,
+    done: UnboundedSender<Done>,
+    /// How long the others wait for an incumbent to enrol.
+    grace: Duration,
+    /// Whether our znode is the lowest.
+    seated: bool,
+    connected: bool,
+    allocating: bool,
+    resigning: bool,
+}
+
+impl Election {
+    pub(super) fn new(
+        node: Arc<Node>,
+        coordinator: Coordinator,
+        done: UnboundedSender<Done>,
+        session_timeout: Duration,
+    ) -> Self {
+        let grace = session_timeout * 2;
+        Self {
+            node,
+            coordinator,
+            done,
+            grace,
+            seated: false,
+            connected: false,
+            allocating: false,
+            resigning: false,
+        }
+    }
+
+    /// ZooKeeper says something.
+    pub(super) fn on_event(&mut self, event: Event, status: &Status) -> Option<Order> {
+        match event {
+            Event::Session(session) => {
+                self.connected = matches!(session, SessionState::Connected { .. });
+                self.node.set_zookeeper(Self::session_name(session));
+                None
+            }
+            Event::Elected => {
+                tracing::info!("elected: this node's znode is the lowest");
+                self.node.metrics.elected();
+                (self.seated, self.resigning) = (true, false);
+                // Who leads already, and outlived its session, simply goes on.
+                if status.role == NodeRole::Follower {
+                    self.allocate(status);
+                }
+                None
+            }
+            Event::Unseated => {
+                self.seated = false;
+                // A leader goes on as long as it holds a quorum. A contender has nothing to lose.
+                (status.role == NodeRole::Contender).then_some(Order::StandDown)
+            }
+            Event::Leader(address) => {
+                tracing::debug!(znode = address.unwrap_or_default(), "lowest znode");
+                None
+            }
+        }
+    }
+
+    /// ZooKeeper allocated an epoch, or could not.
+    pub(super) fn on_epoch(&mut self, counter: Option<u64>, status: &Status) -> Option<Order> {
+        self.allocating = false;
+        match counter {
+            _ if !self.seated || status.role != NodeRole::Follower => None,
+            Some(counter) => Some(Order::Lead(counter)),
+            None => {
+                self.allocate(status);
+                None
+            }
+        }
+    }
+
+    /// The replica says something that concerns the election.
+    pub(super) fn on_notice(&mut self, notice: &Notice, status: &Status) -> Option<Order> {
+        match notice {
+            Notice::EpochTooLow { .. } if self.seated => {
+                self.allocate(status);
+                None
+            }
+            // Somebody else has a higher epoch, although our znode is the lowest: let them settle it.
+            Notice::StoodDown { .. } => {
+                self.resign();
+                None
+            }
+            // While ZooKeeper is away nobody else could be elected: then a leader in trouble is better than none.
+            Notice::Unwell(unwell) if self.connected => {
+                self.node.set_unwell(Some(describe(unwell)));
+                tracing::warn!("stands down: {}", describe(unwell));
+                self.resign();
+                Some(Order::StandDown)
+            }
+            Notice::Unwell(unwell) => {
+                tracing::warn!("{}; ZooKeeper is away, so this node goes on", describe(unwell));
+                None
+            }
+            Notice::Established { .. } | Notice::Following { .. } => {
+                self.node.set_unwell(None);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells the coordination whether an incumbent is to enrol before this node.
+    pub(super) fn set_policy(&self, status: &Status, now: Timestamp) {
+        let incumbent = status
+            .leader
+            .filter(|&leader| leader != self.node.id && now.since(status.leader_heard) < INCUMBENT_SILENCE)
+            .and_then(|leader| self.node.address_of(leader));
+        self.coordinator.set_enrolment(match incumbent {
+            Some(incumbent) => EnrolPolicy::Wait { incumbent: incumbent.to_owned(), at_most: self.grace },
+            None => EnrolPolicy::Enrol,
+        });
+    }
+
+    /// Leaves the election for good, so that a successor takes over at once.
+    pub(super) async fn withdraw(coordinator: Coordinator) {
+        if let Err(error) = coordinator.withdraw(PATIENCE.min(Duration::from_secs(2))).await {
+            tracing::warn!("{error}");
+        }
+    }
+
+    pub(super) const fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
+    fn allocate(&mut self, status: &Status) {
+        if std::mem::replace(&mut self.allocating, true) {
+            return;
+        }
+        let (coordinator, done, above) =
+            (self.coordinator.clone(), self.done.clone(), status.highest_seen.counter());
+        self.node.tasks.spawn(async move {
+            let counter = match coordinator.allocate_epoch(above, PATIENCE).await {
+                Ok(counter) => Some(counter),
+                Err(error) => {
+                    tracing::warn!("no epoch was allocated: {error}");
+                    None
+                }
+            };
+            let _ = done.send(Done::Epoch(counter));
+        });
+    }
+
+    fn resign(&mut self) {
+        if !self.seated || std::mem::replace(&mut self.resigning, true) {
+            return;
+        }
+        let coordinator = self.coordinator.clone();
+        self.node.tasks.spawn(async move {
+            match coordinator.resign(PATIENCE).await {
+                Ok(()) => tracing::info!("resigned: this node's place in the election is at the tail now"),
+                Err(error) => tracing::warn!("cannot resign: {error}"),
+            }
+        });
+    }
+}
+
+impl Election {
+    /// What people call the state of a session.
+    pub(super) const fn session_name(session: SessionState) -> &'static str {
+        match session {
+            SessionState::Connecting => "connecting",
+            SessionState::Connected { .. } => "connected",
+            SessionState::Disconnected => "disconnected",
+            SessionState::Lost => "lost",
+        }
+    }
+}
+
+fn describe(unwell: &Unwell) -> String {
+    match unwell {
+        Unwell::NoQuorum { heard, needed } => {
+            format!("only {heard} of the {needed} members needed for a quorum answer")
+        }
+        Unwell::LogStalled(time) => format!("the log has not synced for {} ms", time.as_millis()),
+    }
+}

@@ -1,0 +1,162 @@
+//! The first start of a cluster: nodes register in ZooKeeper, and when enough have, the first configuration is created
+//! exactly once.
+
+use std::time::Duration;
+
+use quorumkv_protocol::entry::{Configuration, Member};
+use quorumkv_protocol::{ClusterId, EntryId, NodeId};
+use thiserror::Error;
+use tokio::time::sleep;
+
+use super::Node;
+use crate::config::Config;
+use crate::coordination::{Coordinator, Members, RegistryError};
+use crate::data_dir::{DataDir, DataDirError, Membership, decode_membership, encode_membership};
+
+/// Longest that one operation on ZooKeeper may take before it is tried again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pause before something that failed is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a node has no place in the cluster.
+#[derive(Debug, Error)]
+pub enum FormError {
+    /// The membership cannot be kept.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The cluster was formed by others.
+    #[error(
+        "cluster {cluster} was formed without this node {node} ({members}): use the data directory that it was formed \
+         with, or another root in --zookeeper for a new cluster"
+    )]
+    NotAMember {
+        /// The cluster.
+        cluster: ClusterId,
+        /// This node.
+        node: NodeId,
+        /// Who is a member.
+        members: String,
+    },
+    /// The data directory belongs elsewhere.
+    #[error(
+        "the data directory belongs to cluster {ours}, but ZooKeeper holds cluster {theirs} there: choose the right \
+         --data-dir, or another root in --zookeeper"
+    )]
+    OtherCluster {
+        /// The directory's.
+        ours: ClusterId,
+        /// ZooKeeper's.
+        theirs: ClusterId,
+    },
+    /// The address has changed.
+    #[error(
+        "this node is known to its cluster as {known}, and now says that it is {now}: start it with --advertise {known}"
+    )]
+    Moved {
+        /// As the configuration has it.
+        known: String,
+        /// As the flags have it.
+        now: String,
+    },
+    /// ZooKeeper holds something else under our path.
+    #[error("the configuration in ZooKeeper is not understood ({0}): choose another root in --zookeeper")]
+    Foreign(String),
+}
+
+/// Finds the cluster that this node belongs to: the one in its data directory, or else the one that is formed through
+/// ZooKeeper. Goes on trying while ZooKeeper cannot be reached.
+pub(super) async fn form(
+    node: &Node,
+    config: &Config,
+    coordinator: &Coordinator,
+    data_dir: &mut DataDir,
+) -> Result<Membership, FormError> {
+    let membership = match data_dir.identity().membership.clone() {
+        Some(membership) => membership,
+        None => {
+            let membership = form_first(node, config, coordinator).await?;
+            if membership.configuration.member(node.id).is_some() {
+                data_dir.join(membership.clone())?;
+            }
+            membership
+        }
+    };
+    match membership.configuration.member(node.id) {
+        None => {
+            let members = membership.configuration.members.iter().map(|member| member.address.as_str());
+            let members = members.collect::<Vec<_>>().join(", ");
+            Err(FormError::NotAMember { cluster: membership.cluster, node: node.id, members })
+        }
+        Some(member) if member.address != node.address => {
+            Err(FormError::Moved { known: member.address.clone(), now: node.address.clone() })
+        }
+        Some(_) => Ok(membership),
+    }
+}
+
+/// Checks that ZooKeeper, once it can be reached, holds the same cluster; writes it there if it holds none.
+pub(super) async fn check(membership: &Membership, coordinator: &Coordinator) -> Result<(), FormError> {
+    let ours = encode_membership(membership);
+    let stored = patiently(|| coordinator.create_configuration_once(&ours, PATIENCE)).await;
+    let theirs = decode_membership(&stored).map_err(FormError::Foreign)?.cluster;
+    if theirs == membership.cluster {
+        Ok(())
+    } else {
+        Err(FormError::OtherCluster { ours: membership.cluster, theirs })
+    }
+}
+
+async fn form_first(
+    node: &Node,
+    config: &Config,
+    coordinator: &Coordinator,
+) -> Result<Membership, FormError> {
+    let size = config.cluster_size;
+    node.set_forming(format!("waiting for ZooKeeper at {}", config.zookeeper));
+    patiently(|| coordinator.register(node.id.get(), &config.advertise, PATIENCE)).await;
+    let stored = loop {
+        if let Some(stored) = patiently(|| coordinator.configuration(PATIENCE)).await {
+            break stored;
+        }
+        let registered = patiently(|| coordinator.members(PATIENCE)).await;
+        node.set_forming(format!("{} of {size} nodes have registered", registered.len()));
+        if registered.len() < size {
+            // A deadline that passes is no news: the rest of the nodes is still to come.
+            let _ = coordinator.await_members(size, PATIENCE).await;
+            continue;
+        }
+        let first = encode_membership(&first_membership(&registered, size));
+        break patiently(|| coordinator.create_configuration_once(&first, PATIENCE)).await;
+    };
+    decode_membership(&stored).map_err(FormError::Foreign)
+}
+
+/// A new cluster of the first `size` nodes that registered, by id.
+fn first_membership(registered: &Members, size: usize) -> Membership {
+    let member = |(&id, address): (&u64, &crate::coordination::HostPort)| Member {
+        node: NodeId::new(id),
+        address: address.to_string(),
+    };
+    let members = registered.iter().take(size).map(member).collect();
+    Membership {
+        cluster: ClusterId::new(rand::random()),
+        configuration: Configuration { id: EntryId::ZERO, members },
+    }
+}
+
+/// Repeats an operation on ZooKeeper until it succeeds. The coordination says in the log what is wrong.
+async fn patiently<T, F>(mut operation: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, RegistryError>>,
+{
+    loop {
+        match operation().await {
+            Ok(value) => return value,
+            Err(error) => {
+                tracing::debug!("ZooKeeper: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}

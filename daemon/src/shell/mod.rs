@@ -1,0 +1,65 @@
+//! The shell around the replica: one owner task that brings it everything that happens and carries out what it says.
+
+mod election;
+mod form;
+mod node;
+mod owner;
+mod pending;
+mod run;
+
+pub use run::{RunError, run};
+
+pub(crate) use node::{Leadership, Node};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use quorumkv_protocol::client::WriteRequest;
+use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::peer::PeerEnvelope;
+use quorumkv_protocol::{EntryId, NodeId, Version};
+use quorumkv_replica::{LogRead, PersistId};
+
+use crate::net::{ReplyTo, Scan};
+
+/// Something from outside that the owner is told. The queue is bounded: whoever tells waits when the owner is behind.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A member's message.
+    Peer { from: NodeId, envelope: PeerEnvelope },
+    /// The link to a member is open.
+    PeerUp(NodeId),
+    /// The link to a member broke.
+    PeerDown(NodeId),
+    /// A client's write.
+    Write { request: WriteRequest, deadline: Instant, reply: ReplyTo },
+    /// A client's quorum read.
+    Read { key: Bytes, evidence: bool, deadline: Instant, reply: ReplyTo },
+    /// A client's linearizable scan.
+    Scan { scan: Scan, deadline: Instant, reply: ReplyTo },
+}
+
+/// Something that the owner asked for is done. The queue has no bound of its own: it holds no more than the owner has
+/// asked for.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The log is durable up to this batch.
+    Persisted(PersistId),
+    /// The state has applied everything up to here.
+    Applied(Version),
+    /// The state is durable up to here.
+    StatePersisted(EntryId),
+    /// Entries were read from the log.
+    LogRead { read: LogRead, entries: Vec<Arc<Entry>> },
+    /// A piece of a snapshot was stored.
+    ChunkWritten { snapshot: EntryId, next: Option<Bytes> },
+    /// A piece of a snapshot could not be stored.
+    ChunkRejected { snapshot: EntryId },
+    /// A snapshot is the state now.
+    Installed { snapshot: EntryId },
+    /// ZooKeeper allocated an epoch, or did not.
+    Epoch(Option<u64>),
+    /// Free space on the disk was looked at.
+    DiskFull(bool),
+}

@@ -1,0 +1,274 @@
+//! What the tasks of a node share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use quorumkv_protocol::client::{NodeRole, NodeStatus};
+use quorumkv_protocol::{ClusterId, Epoch, NodeId, Version};
+use quorumkv_replica::{Status, Timestamp};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Event;
+use crate::data_dir::Membership;
+use crate::metrics::Metrics;
+use crate::net::Routes;
+use crate::state::State;
+
+/// A leader that was not heard for this long is not counted on.
+const LEADER_SILENCE: Duration = Duration::from_secs(2);
+
+/// A node, as its tasks know it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    /// Where other nodes reach this one.
+    pub(crate) address: String,
+    pub(crate) started: Instant,
+    pub(crate) read_timeout: Duration,
+    pub(crate) allow_remote_kill: bool,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: TaskTracker,
+    /// The node has been told to stop.
+    pub(crate) stopping: CancellationToken,
+    pub(crate) disk_full: AtomicBool,
+    state: State,
+    membership: OnceLock<Membership>,
+    leadership: watch::Sender<Leadership>,
+    committed: AtomicU64,
+    published: RwLock<Published>,
+}
+
+/// What the owner and the election last said of themselves.
+#[derive(Clone, Debug)]
+struct Published {
+    replica: Option<(Status, Timestamp)>,
+    zookeeper: &'static str,
+    forming: String,
+    unwell: Option<String>,
+}
+
+/// Who leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Leadership {
+    /// Nobody that this node knows of.
+    Unknown,
+    /// This node.
+    Leading,
+    /// Another node.
+    Following {
+        /// Its epoch: a leader that comes again with a new one is another leader.
+        epoch: Epoch,
+        /// Where it is reached.
+        address: String,
+    },
+}
+
+impl Leadership {
+    /// Where the other node that leads is reached.
+    pub(crate) fn address(&self) -> Option<&str> {
+        match self {
+            Self::Following { address, .. } => Some(address),
+            Self::Unknown | Self::Leading => None,
+        }
+    }
+}
+
+/// What a node is made of; see [`Node`].
+pub(crate) struct Parts {
+    pub(crate) id: NodeId,
+    pub(crate) config: crate::config::Config,
+    pub(crate) state: State,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let published = Published {
+            replica: None,
+            zookeeper: "connecting",
+            forming: "the node has just started".to_owned(),
+            unwell: None,
+        };
+        Self {
+            id: parts.id,
+            address: parts.config.advertise.to_string(),
+            started: Instant::now(),
+            read_timeout: parts.config.read_timeout,
+            allow_remote_kill: parts.config.allow_remote_kill,
+            events: parts.events,
+            routes: Arc::default(),
+            metrics: parts.metrics,
+            tasks: parts.tasks,
+            stopping: parts.stopping,
+            disk_full: AtomicBool::new(false),
+            state: parts.state,
+            membership: OnceLock::new(),
+            leadership: watch::Sender::new(Leadership::Unknown),
+            committed: AtomicU64::new(0),
+            published: RwLock::new(published),
+        }
+    }
+
+    pub(crate) const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The cluster that this node belongs to, once it does.
+    pub(crate) fn membership(&self) -> Option<&Membership> {
+        self.membership.get()
+    }
+
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.membership().map(|membership| membership.cluster)
+    }
+
+    /// The cluster is formed.
+    pub(crate) fn set_membership(&self, membership: Membership) {
+        // It is set once, when the node starts to run the protocol.
+        let _ = self.membership.set(membership);
+    }
+
+    /// The address of a member.
+    pub(crate) fn address_of(&self, node: NodeId) -> Option<&str> {
+        Some(self.membership()?.configuration.member(node)?.address.as_str())
+    }
+
+    pub(crate) fn leadership(&self) -> Leadership {
+        self.leadership.borrow().clone()
+    }
+
+    pub(crate) fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    /// A version that is committed.
+    pub(crate) fn committed(&self) -> Version {
+        Version::new(self.committed.load(Ordering::Relaxed))
+    }
+
+    /// The owner says how the replica is at `now`.
+    pub(crate) fn publish(&self, status: Status, now: Timestamp) {
+        self.committed.store(status.committed.get(), Ordering::Relaxed);
+        let leadership = match (status.role, status.leader.and_then(|leader| self.address_of(leader))) {
+            (NodeRole::Leader, _) => Leadership::Leading,
+            (NodeRole::Follower, Some(address)) => {
+                Leadership::Following { epoch: status.promise, address: address.to_owned() }
+            }
+            _ => Leadership::Unknown,
+        };
+        self.leadership.send_if_modified(|known| {
+            let changed = *known != leadership;
+            if changed {
+                *known = leadership;
+            }
+            changed
+        });
+        self.metrics.replica(&status);
+        self.change(|published| published.replica = Some((status, now)));
+    }
+
+    /// The election says how the ZooKeeper session is.
+    pub(crate) fn set_zookeeper(&self, session: &'static str) {
+        self.metrics.zookeeper(session == "connected");
+        self.change(|published| published.zookeeper = session);
+    }
+
+    /// What the forming of the cluster waits for.
+    pub(crate) fn set_forming(&self, what: String) {
+        self.change(|published| published.forming = what);
+    }
+
+    /// The leader says what is wrong with it, or that nothing is.
+    pub(crate) fn set_unwell(&self, why: Option<String>) {
+        self.change(|published| published.unwell = why);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Published)) {
+        change(&mut self.published.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn published(&self) -> Published {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Milliseconds since this node last held everything that was known to be committed.
+    pub(crate) fn age_ms(&self) -> Option<u64> {
+        let (status, now) = self.published().replica?;
+        u64::try_from(now.since(status.fresh?).as_millis()).ok()
+    }
+
+    /// Why this node is not ready or not well; empty if it is both.
+    pub(crate) fn remarks(&self) -> String {
+        let published = self.published();
+        let Some((status, now)) = published.replica else {
+            return format!("the cluster is being formed: {}", published.forming);
+        };
+        if let Some(unwell) = published.unwell {
+            return unwell;
+        }
+        if self.disk_full.load(Ordering::Relaxed) {
+            return "the disk is nearly full: writes are refused".to_owned();
+        }
+        if status.leader.is_none() {
+            return match published.zookeeper {
+                "connected" => {
+                    "there is no leader: an election is under way, or too few members are up".to_owned()
+                }
+                session => format!("there is no leader, and ZooKeeper is {session}"),
+            };
+        }
+        let silence = now.since(status.leader_heard);
+        if silence > LEADER_SILENCE {
+            return format!("the leader has not been heard for {} s", silence.as_secs());
+        }
+        if status.restoring {
+            return "a snapshot is being received".to_owned();
+        }
+        String::new()
+    }
+
+    /// Whether this node can serve writes and quorum reads.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.published().replica.is_some_and(|(status, now)| {
+            status.leader.is_some() && now.since(status.leader_heard) <= LEADER_SILENCE && !status.restoring
+        })
+    }
+
+    /// This node's account of itself.
+    pub(crate) fn status(&self) -> NodeStatus {
+        let published = self.published();
+        let replica = published.replica.map(|(status, _)| status);
+        let leader = replica.and_then(|status| status.leader);
+        NodeStatus {
+            node: self.id,
+            address: self.address.clone(),
+            cluster: self.cluster(),
+            role: replica.map_or(NodeRole::Forming, |status| status.role),
+            epoch: replica.map_or(Epoch::ZERO, |status| status.promise),
+            leader,
+            leader_address: leader.and_then(|leader| self.address_of(leader)).map(ToOwned::to_owned),
+            last: replica.map_or(Version::ZERO, |status| status.last.version),
+            committed: replica.map_or(Version::ZERO, |status| status.committed),
+            applied: replica.map_or(Version::ZERO, |status| status.applied),
+            lag: replica.map_or(0, |status| status.lag),
+            sync_p99_us: self.metrics.sync_p99_us(),
+            zookeeper: published.zookeeper.to_owned(),
+            ready: self.is_ready(),
+            remarks: self.remarks(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            members: self
+                .membership()
+                .map(|membership| membership.configuration.members.clone())
+                .unwrap_or_default(),
+        }
+    }
+}

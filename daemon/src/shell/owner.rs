@@ -1,0 +1,335 @@
+//! The owner of the replica: the only task that touches it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
+use quorumkv_replica::{
+    Effects, Input, LogPurpose, LogRead, Notice, Outgoing, Replica, Status, Task, Timestamp,
+};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::election::{Election, Order};
+use super::pending::Pending;
+use super::{Done, Event, Node};
+use crate::coordination;
+use crate::fatal::die;
+use crate::storage::{Applier, Job, Journal, SnapshotServer, StateHandle, read_entries};
+
+/// How often the replica is told that time has passed.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How often the storage is looked after.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Most events that are handled before their effects go out.
+const BATCH: usize = 1024;
+
+/// A node that stops waits this long for its requests to be answered.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// The owner, with everything that carries out what the replica says.
+pub(super) struct Owner {
+    pub(super) node: Arc<Node>,
+    pub(super) replica: Replica<StateHandle>,
+    pub(super) journal: Journal,
+    pub(super) applier: Applier,
+    pub(super) snapshots: SnapshotServer,
+    pub(super) pending: Pending,
+    pub(super) election: Election,
+    pub(super) done: mpsc::UnboundedSender<Done>,
+    /// The moment that timestamps count from.
+    pub(super) origin: Instant,
+    /// Where the disk is that has to have this much free.
+    pub(super) directory: PathBuf,
+    pub(super) min_free_bytes: u64,
+    /// Whether the state is being made durable so that the log can be trimmed.
+    pub(super) persisting: bool,
+    pub(super) housekept: Instant,
+}
+
+/// Where what happens comes from.
+pub(super) struct Sources {
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) done: mpsc::UnboundedReceiver<Done>,
+    pub(super) election: mpsc::Receiver<coordination::Event>,
+}
+
+impl Owner {
+    /// Runs until the node has been told to stop and has finished what it was doing. Returns what is to be closed.
+    pub(super) async fn run(mut self, mut sources: Sources) -> (Journal, Applier) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut events, mut finished) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        let stopping = self.node.stopping.clone();
+        let mut drain_until: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                count = sources.done.recv_many(&mut finished, BATCH) => {
+                    assert!(count > 0, "the owner itself holds a sender");
+                }
+                count = sources.events.recv_many(&mut events, BATCH), if self.journal.keeps_up() => {
+                    assert!(count > 0, "the node itself holds a sender");
+                }
+                event = sources.election.recv() => match event {
+                    Some(event) => {
+                        let order = self.election.on_event(event, &self.replica.status());
+                        self.obey(order);
+                    }
+                    None if drain_until.is_some() => break,
+                    None => die("the task that speaks with ZooKeeper has ended"),
+                },
+                _ = tick.tick() => self.tick(),
+                () = stopping.cancelled(), if drain_until.is_none() => {
+                    drain_until = Some(Instant::now() + DRAIN);
+                    tracing::info!("stopping: leaves the election and finishes what is under way");
+                    self.node.tasks.spawn(Election::withdraw(self.election.coordinator().clone()));
+                }
+            }
+            for event in finished.drain(..) {
+                self.on_done(event);
+            }
+            for event in events.drain(..) {
+                self.on_event(event);
+            }
+            self.carry_out();
+            if drain_until.is_some_and(|until| until <= Instant::now()) {
+                break;
+            }
+        }
+        while !self.pending.is_empty() && drain_until.is_some_and(|until| until > Instant::now()) {
+            self.finish(&mut sources).await;
+        }
+        (self.journal, self.applier)
+    }
+
+    /// One round after the node has left the election: nothing new is begun, what is under way goes on.
+    async fn finish(&mut self, sources: &mut Sources) {
+        tokio::select! {
+            done = sources.done.recv() => done.into_iter().for_each(|done| self.on_done(done)),
+            event = sources.events.recv() => event.into_iter().for_each(|event| self.on_event(event)),
+            () = tokio::time::sleep(TICK) => self.tick(),
+        }
+        self.carry_out();
+    }
+
+    fn now(&self) -> Timestamp {
+        self.timestamp(Instant::now())
+    }
+
+    fn timestamp(&self, instant: Instant) -> Timestamp {
+        let micros = instant.saturating_duration_since(self.origin).as_micros();
+        Timestamp::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    fn tell(&mut self, input: Input) {
+        let now = self.now();
+        self.replica.handle(now, input);
+    }
+
+    fn tick(&mut self) {
+        self.tell(Input::Tick);
+        let now = Instant::now();
+        if now.duration_since(self.housekept) >= HOUSEKEEPING {
+            self.housekept = now;
+            self.keep_house();
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let input = match event {
+            Event::Peer { from, envelope } => Input::Message { from, envelope },
+            Event::PeerUp(node) => Input::PeerUp(node),
+            Event::PeerDown(node) => Input::PeerDown(node),
+            Event::Write { request, deadline, reply } => {
+                let token = self.pending.add(reply, None);
+                Input::Write { token, request, deadline: self.timestamp(deadline) }
+            }
+            Event::Read { key, evidence, deadline, reply } => {
+                let token = self.pending.add(reply, None);
+                Input::Read { token, key, evidence, deadline: self.timestamp(deadline) }
+            }
+            Event::Scan { scan, deadline, reply } => {
+                let token = self.pending.add(reply, Some(scan));
+                Input::Barrier { token, deadline: self.timestamp(deadline) }
+            }
+        };
+        self.tell(input);
+    }
+
+    fn on_done(&mut self, done: Done) {
+        let input = match done {
+            Done::Persisted(id) => {
+                self.journal.push();
+                Input::Persisted(id)
+            }
+            Done::Applied(version) => Input::Applied(version),
+            Done::StatePersisted(persisted) => {
+                self.persisting = false;
+                Input::Trimmed(self.journal.trim(persisted))
+            }
+            Done::LogRead { read, entries } => Input::LogRead { read, entries },
+            Done::ChunkWritten { snapshot, next } => Input::ChunkWritten { snapshot, next },
+            Done::ChunkRejected { snapshot } => Input::ChunkRejected { snapshot },
+            Done::Installed { snapshot } => Input::Installed { snapshot },
+            Done::Epoch(counter) => {
+                let order = self.election.on_epoch(counter, &self.replica.status());
+                return self.obey(order);
+            }
+            Done::DiskFull(full) => return self.note_disk(full),
+        };
+        self.tell(input);
+    }
+
+    fn obey(&mut self, order: Option<Order>) {
+        match order {
+            Some(Order::Lead(counter)) => self.tell(Input::Lead { counter }),
+            Some(Order::StandDown) => self.tell(Input::StandDown),
+            None => {}
+        }
+    }
+
+    /// Carries out what the replica has to say, until it has no more.
+    fn carry_out(&mut self) {
+        loop {
+            let effects = self.replica.flush(rand::random());
+            let status = self.replica.status();
+            let orders = self.carry_out_once(effects, &status);
+            if orders.is_empty() {
+                let now = self.now();
+                self.election.set_policy(&status, now);
+                return self.node.publish(status, now);
+            }
+            for order in orders {
+                self.obey(Some(order));
+            }
+        }
+    }
+
+    fn carry_out_once(&mut self, effects: Effects, status: &Status) -> Vec<Order> {
+        for message in effects.sends {
+            self.node.routes.send(message);
+        }
+        if effects.persist.is_some() {
+            self.journal.submit(&effects.log, effects.persist, effects.when_durable);
+        }
+        if !effects.apply.is_empty() {
+            self.applier.submit(Job::Apply(effects.apply));
+        }
+        for (token, reply) in effects.replies {
+            self.pending.answer(token, reply);
+        }
+        for task in effects.tasks {
+            self.start(task);
+        }
+        let mut orders = Vec::new();
+        for notice in effects.notices {
+            self.report(&notice);
+            orders.extend(self.election.on_notice(&notice, status));
+        }
+        orders
+    }
+
+    fn start(&self, task: Task) {
+        match task {
+            Task::ReadLog(read) => self.read_log(read),
+            Task::WriteChunk(chunk) => self.applier.submit(Job::WriteChunk(chunk)),
+            Task::Install { snapshot } => self.applier.submit(Job::Install(snapshot)),
+            Task::ServeChunk { to, correlation, epoch, resume } => {
+                let (snapshots, routes) = (self.snapshots.clone(), Arc::clone(&self.node.routes));
+                self.node.tasks.spawn_blocking(move || {
+                    let reply = match snapshots.chunk(to, resume.as_ref()) {
+                        Ok(chunk) => PropagateReply::Chunk { epoch, chunk },
+                        Err(error) => {
+                            tracing::warn!(%to, "cannot serve a snapshot: {error}");
+                            PropagateReply::Unavailable { epoch }
+                        }
+                    };
+                    routes.send(Outgoing { to, envelope: PeerEnvelope { correlation, body: reply.into() } });
+                });
+            }
+        }
+    }
+
+    fn read_log(&self, read: LogRead) {
+        let (reader, done) = (self.journal.reader(), self.done.clone());
+        self.node.tasks.spawn_blocking(move || {
+            let entries = read_entries(&reader, read.from, read.max_bytes as u64).unwrap_or_else(|error| {
+                let purpose = match read.purpose {
+                    LogPurpose::Stream { .. } => "stream",
+                    LogPurpose::Fetch { .. } => "serve",
+                };
+                tracing::debug!(to = %read.to, "cannot {purpose} entries from the log: {error}");
+                Vec::new()
+            });
+            let _ = done.send(Done::LogRead { read, entries });
+        });
+    }
+
+    fn keep_house(&mut self) {
+        if self.journal.is_long() && !self.persisting {
+            self.persisting = true;
+            self.applier.submit(Job::Persist);
+        }
+        self.snapshots.expire();
+        let (directory, done, min_free) = (self.directory.clone(), self.done.clone(), self.min_free_bytes);
+        self.node.tasks.spawn_blocking(move || match rustix::fs::statvfs(&directory) {
+            Ok(disk) => {
+                let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+                let _ = done.send(Done::DiskFull(free < min_free));
+            }
+            Err(error) => tracing::warn!("cannot tell how full the disk is: {error}"),
+        });
+    }
+
+    fn note_disk(&self, full: bool) {
+        if self.node.disk_full.swap(full, std::sync::atomic::Ordering::Relaxed) != full {
+            if full {
+                tracing::warn!("the disk is nearly full: writes are refused, deletes and reads go on");
+            } else {
+                tracing::info!("the disk has room again: writes are taken");
+            }
+        }
+    }
+
+    /// Tells the story in the log and in the metrics.
+    fn report(&self, notice: &Notice) {
+        let name = |node| self.node.address_of(node).unwrap_or("?");
+        self.node.metrics.notice(notice);
+        match notice {
+            Notice::Promised { epoch } => tracing::info!(%epoch, "promised to follow"),
+            Notice::Following { epoch } => tracing::info!(leader = name(epoch.node()), %epoch, "follows"),
+            Notice::EpochTooLow { promise } => {
+                tracing::info!(%promise, "the epoch is too low; asks for a higher one");
+            }
+            Notice::Contending { epoch } => tracing::info!(%epoch, "asks for votes to lead"),
+            Notice::Promises { epoch, granted, members, behind } => match behind {
+                Some((source, by)) => tracing::info!(
+                    %epoch, from = name(*source), versions = by,
+                    "votes {granted} of {members}; adopts a better log first"
+                ),
+                None => tracing::info!(%epoch, "votes {granted} of {members}; has the best log"),
+            },
+            Notice::Established { epoch, opening } => tracing::info!(%epoch, version = %opening, "leads"),
+            Notice::StoodDown { epoch, reason } => tracing::warn!(%epoch, "stood down: {reason:?}"),
+            Notice::Unwell(_) => {}
+            Notice::Diverged { node, from } => {
+                tracing::info!(replica = name(*node), %from, "a replica's log differs; brings it in line");
+            }
+            Notice::TooFarBehind { node } => {
+                tracing::info!(replica = name(*node), "a replica needs a snapshot");
+            }
+            Notice::Restoring { source } => tracing::info!(from = name(*source), "restores from a snapshot"),
+            Notice::Restored { snapshot } => tracing::info!(%snapshot, "restored"),
+            Notice::ReadConflict { rounds } => {
+                tracing::debug!(rounds, "a read met a conflict; samples again");
+            }
+            Notice::Corruption { differing: (one, other), entry } => tracing::error!(
+                %entry, "{} and {} hold different data under one version", name(*one), name(*other)
+            ),
+            Notice::Absurd { node, what } => tracing::warn!(peer = name(*node), "ignored a message: {what}"),
+        }
+    }
+}

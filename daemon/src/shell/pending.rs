@@ -1,0 +1,113 @@
+//! Clients that the replica will answer, and what its answers mean to them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use quorumkv_protocol::client::{Failure, Got, Response, Written};
+use quorumkv_protocol::{ErrorCode, NodeId};
+use quorumkv_replica::{Reply, Token};
+
+use super::Node;
+use crate::net::{ReplyTo, Scan};
+
+/// Requests that the replica is working on.
+#[derive(Debug)]
+pub(super) struct Pending {
+    node: Arc<Node>,
+    requests: HashMap<Token, Waiting>,
+    next: u64,
+}
+
+/// A request that waits for the replica.
+#[derive(Debug)]
+struct Waiting {
+    reply: ReplyTo,
+    /// The page to read when the replica says that the state is fresh enough.
+    scan: Option<Scan>,
+}
+
+impl Pending {
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { node, requests: HashMap::new(), next: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Notes who asked; returns the name of the request for the replica.
+    pub(super) fn add(&mut self, reply: ReplyTo, scan: Option<Scan>) -> Token {
+        self.next += 1;
+        let token = Token(self.next);
+        self.requests.insert(token, Waiting { reply, scan });
+        token
+    }
+
+    /// The replica answered.
+    pub(super) fn answer(&mut self, token: Token, reply: Reply) {
+        let Some(Waiting { reply: to, scan }) = self.requests.remove(&token) else { return };
+        match (reply, scan) {
+            (Reply::Ready, Some(scan)) => scan.start(&self.node, to),
+            (reply, _) => {
+                let response = self.response(reply);
+                if let Response::Failed(failure) = &response {
+                    self.node.metrics.failed(failure.code);
+                }
+                to.send(response);
+            }
+        }
+    }
+
+    fn response(&self, reply: Reply) -> Response {
+        match reply {
+            Reply::Written { outcome, version } => {
+                Response::Written(Written { outcome, version, leader: None })
+            }
+            Reply::Read { value, evidence } => Response::Got(Got { value, age_ms: None, evidence }),
+            Reply::Ready => unreachable!("only scans wait for a snapshot"),
+            Reply::NotLeader { leader } => Response::Failed(Failure {
+                code: ErrorCode::NotLeader,
+                message: "this node no longer leads; nothing was written".to_owned(),
+                leader: leader.and_then(|leader| self.node.address_of(leader)).map(ToOwned::to_owned),
+                evidence: None,
+            }),
+            Reply::Failed { code, differing, evidence } => {
+                let message = self.message(code, differing);
+                Response::Failed(Failure { code, message, leader: None, evidence })
+            }
+        }
+    }
+
+    /// What happened and what to do, in one line.
+    fn message(&self, code: ErrorCode, differing: Option<(NodeId, NodeId)>) -> String {
+        match code {
+            ErrorCode::Overloaded => "this node has as much to do as it takes; nothing was done: try again".to_owned(),
+            ErrorCode::NoQuorum => "no leader with a quorum was found in time; nothing was written".to_owned(),
+            ErrorCode::OutcomeUnknown => {
+                "no quorum has confirmed the write in time: it may yet be applied (read the key, or retry with the same \
+                 request id)"
+                    .to_owned()
+            }
+            ErrorCode::Superseded => "a new leader came before the write was committed; it was not applied".to_owned(),
+            ErrorCode::RequestExpired => {
+                "the request is too old: whether it was applied can no longer be told".to_owned()
+            }
+            ErrorCode::Conflict => {
+                "the members did not come to agree in time: a write is stuck, or there is no leader".to_owned()
+            }
+            ErrorCode::ReadTimedOut => "too few members answered in time: is a majority of the nodes up?".to_owned(),
+            ErrorCode::Corruption => {
+                let name = |node: NodeId| self.node.address_of(node).map_or_else(|| node.to_string(), str::to_owned);
+                match differing {
+                    Some((one, other)) => format!(
+                        "{} and {} hold different data under one version: one of them has a damaged disk",
+                        name(one),
+                        name(other)
+                    ),
+                    None => "a replica holds damaged data".to_owned(),
+                }
+            }
+            other => other.to_string(),
+        }
+    }
+}

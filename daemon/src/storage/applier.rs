@@ -1,0 +1,153 @@
+//! The thread that changes the state: it applies committed entries, stores snapshots, and makes the state durable.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use quorumkv_protocol::EntryId;
+use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::peer::SnapshotChunk;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::fatal::die;
+use crate::shell::Done;
+use crate::state::{Progress, Staging, State};
+
+/// Most entries in one batch of the state.
+const BATCH: usize = 1024;
+
+/// Something to do to the state. Jobs are done in order.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Apply these entries, which follow those before.
+    Apply(Vec<Arc<Entry>>),
+    /// Store a piece of a snapshot beside the state.
+    WriteChunk(SnapshotChunk),
+    /// Put the snapshot in the place of the state.
+    Install(EntryId),
+    /// Make the state durable.
+    Persist,
+}
+
+/// Handle of the thread. The queue has no bound of its own: the replica takes in no more than its backlog permits, and
+/// one snapshot piece at a time.
+#[derive(Debug)]
+pub(crate) struct Applier {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+impl Applier {
+    /// Starts the thread; it tells `done` what it has done.
+    pub(crate) fn start(state: State, done: UnboundedSender<Done>) -> std::io::Result<Self> {
+        let (jobs, queue) = channel();
+        let worker = Worker { state, done, staging: None };
+        let thread =
+            std::thread::Builder::new().name("applier".to_owned()).spawn(move || worker.run(&queue))?;
+        Ok(Self { jobs, thread })
+    }
+
+    /// Queues a job.
+    pub(crate) fn submit(&self, job: Job) {
+        if self.jobs.send(job).is_err() {
+            die("the thread that applies entries has stopped");
+        }
+    }
+
+    /// Does what is queued, makes the state durable and ends the thread. Blocks.
+    pub(crate) fn close(self) {
+        self.submit(Job::Persist);
+        drop(self.jobs);
+        if self.thread.join().is_err() {
+            die("the thread that applies entries has failed");
+        }
+    }
+}
+
+struct Worker {
+    state: State,
+    done: UnboundedSender<Done>,
+    staging: Option<Staging>,
+}
+
+impl Worker {
+    fn run(mut self, queue: &Receiver<Job>) {
+        let mut next = queue.recv().ok();
+        while let Some(job) = next.take() {
+            match job {
+                Job::Apply(entries) => next = self.apply(entries, queue),
+                Job::WriteChunk(chunk) => self.write_chunk(&chunk),
+                Job::Install(snapshot) => self.install(snapshot),
+                Job::Persist => match self.state.persist() {
+                    Ok(persisted) => self.tell(Done::StatePersisted(persisted)),
+                    Err(error) => die(&format!("the state cannot be made durable: {error}")),
+                },
+            }
+            if next.is_none() {
+                next = queue.recv().ok();
+            }
+        }
+    }
+
+    /// Applies entries together with those that have queued up behind them. Returns the job that follows, if one was
+    /// taken from the queue.
+    fn apply(&self, mut entries: Vec<Arc<Entry>>, queue: &Receiver<Job>) -> Option<Job> {
+        let mut next = None;
+        while entries.len() < BATCH {
+            match queue.try_recv() {
+                Ok(Job::Apply(more)) => entries.extend(more),
+                Ok(job) => {
+                    next = Some(job);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = self.state.apply(&entries) {
+            die(&format!("entries cannot be applied: {error}"));
+        }
+        if let Some(last) = entries.last() {
+            self.tell(Done::Applied(last.id.version));
+        }
+        next
+    }
+
+    fn write_chunk(&mut self, chunk: &SnapshotChunk) {
+        let snapshot = chunk.position.snapshot;
+        match self.stage(chunk) {
+            Ok(()) => self.tell(Done::ChunkWritten { snapshot, next: chunk.next.clone() }),
+            Err(error) => {
+                tracing::warn!(%snapshot, "a snapshot cannot be received, and is begun anew: {error}");
+                self.staging = None;
+                self.tell(Done::ChunkRejected { snapshot });
+            }
+        }
+    }
+
+    fn stage(&mut self, chunk: &SnapshotChunk) -> Result<(), crate::state::RestoreError> {
+        let snapshot = chunk.position.snapshot;
+        if chunk.position.cursor.is_empty() || self.staging.is_none() {
+            self.staging = None;
+            self.staging = Some(Staging::begin(&self.state, snapshot)?);
+        }
+        let Some(staging) = &mut self.staging else { return Ok(()) };
+        match staging.write(chunk)? {
+            Progress::Ignored | Progress::Continues | Progress::Complete => Ok(()),
+        }
+    }
+
+    fn install(&mut self, snapshot: EntryId) {
+        let Some(staging) = self.staging.take() else {
+            die("a snapshot is to be installed that was never received")
+        };
+        if let Err(error) = staging.install() {
+            die(&format!("the snapshot of {snapshot} cannot be installed: {error}"));
+        }
+        self.tell(Done::Installed { snapshot });
+    }
+
+    fn tell(&self, done: Done) {
+        // The owner is gone only when the process is about to end.
+        let _ = self.done.send(done);
+    }
+}

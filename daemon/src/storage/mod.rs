@@ -1,0 +1,33 @@
+//! What the replica keeps on disk, and the threads that keep it: the log's writer and the state's applier.
+
+mod applier;
+mod journal;
+mod snapshots;
+
+pub(crate) use applier::{Applier, Job};
+pub(crate) use journal::{Journal, JournalOptions, OpenJournalError, read_entries};
+pub(crate) use snapshots::SnapshotServer;
+
+use quorumkv_protocol::{RequestId, Version};
+use quorumkv_replica::requests::Known;
+use quorumkv_replica::{Record, StateView};
+
+use crate::fatal::die;
+use crate::state::State;
+
+/// The state as the replica sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct StateHandle(pub(crate) State);
+
+impl StateView for StateHandle {
+    fn get(&self, key: &[u8]) -> Option<Record> {
+        match self.0.get(key) {
+            Ok(record) => record.map(|record| Record { id: record.id, value: record.value }),
+            Err(error) => die(&format!("the state cannot be read: {error}")),
+        }
+    }
+
+    fn lookup(&self, request: RequestId, since: Version) -> Known {
+        self.0.lookup(request, since)
+    }
+}
