@@ -121,6 +121,15 @@ impl<S: StateView> Replica<S> {
         }
     }
 
+    /// A member can be reached that could not before: if its promise is missing, it need not wait for the next round.
+    pub(crate) fn ask_again(&mut self, node: NodeId) {
+        if let Role::Contender(contender) = &mut self.role
+            && !contender.grants.contains_key(&node)
+        {
+            contender.asked = None;
+        }
+    }
+
     /// Ends the pull once the best log has been adopted.
     fn adopted(&mut self) {
         let last = self.log.last_id();

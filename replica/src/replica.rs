@@ -206,6 +206,7 @@ impl<S: StateView> Replica<S> {
             Input::Message { from, envelope } => self.receive(from, envelope),
             Input::PeerUp(node) => {
                 self.links.insert(node);
+                self.ask_again(node);
             }
             Input::PeerDown(node) => self.peer_down(node),
             Input::Persisted(id) => {
