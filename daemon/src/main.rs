@@ -1,5 +1,6 @@
 //! `kvd`, the quorumkv daemon.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,12 +19,15 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string(), USAGE),
     };
-    let filter = match EnvFilter::try_new(&config.log) {
+    let filter = match EnvFilter::try_new(filter(&config.log)) {
         Ok(filter) => filter,
         Err(error) => return fail(&format!("--log {:?} is no filter: {error}", config.log), USAGE),
     };
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     match config.log_format {
         LogFormat::Human => log.init(),
         LogFormat::Json => log.json().init(),
@@ -35,6 +39,15 @@ fn main() -> ExitCode {
     match runtime.block_on(kvd::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), 1),
+    }
+}
+
+/// A level alone is meant for kvd; of the libraries under it only what goes wrong is of interest then, and nothing at
+/// all of the ZooKeeper client, whose troubles kvd reports itself.
+fn filter(log: &str) -> String {
+    match log.parse::<tracing_subscriber::filter::LevelFilter>() {
+        Ok(level) => format!("warn,zookeeper_client=off,kvd={level},quorumkv_wal={level}"),
+        Err(_) => log.to_owned(),
     }
 }
 
