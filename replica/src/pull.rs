@@ -22,6 +22,8 @@ pub(crate) struct Pull {
     epoch: Epoch,
     /// The next chunk to ask for, once a snapshot has begun.
     position: Option<SnapshotPosition>,
+    /// Where the chunk that is being stored ends; `None`: with the snapshot.
+    end: Option<Bytes>,
     phase: Phase,
     asked: Timestamp,
     /// Fetches in a row without an answer.
@@ -43,7 +45,15 @@ const PATIENCE: u32 = 3;
 
 impl Pull {
     pub(crate) const fn new(source: NodeId, epoch: Epoch) -> Self {
-        Self { source, epoch, position: None, phase: Phase::Asking, asked: Timestamp::ZERO, unanswered: 0 }
+        Self {
+            source,
+            epoch,
+            position: None,
+            end: None,
+            phase: Phase::Asking,
+            asked: Timestamp::ZERO,
+            unanswered: 0,
+        }
     }
 }
 
@@ -138,6 +148,7 @@ impl<S: StateView> Replica<S> {
             return;
         }
         pull.position = Some(chunk.position.clone());
+        pull.end = chunk.next.clone();
         pull.phase = Phase::Writing;
         self.out.effects.tasks.push(Task::WriteChunk(chunk));
     }
@@ -145,7 +156,9 @@ impl<S: StateView> Replica<S> {
     /// A piece was stored: ask for the next, or put the whole in place.
     pub(crate) fn chunk_written(&mut self, snapshot: EntryId, next: Option<Bytes>) {
         let Some(pull) = &mut self.pull else { return };
-        if pull.phase != Phase::Writing || pull.position.as_ref().is_none_or(|at| at.snapshot != snapshot) {
+        let stored = pull.position.as_ref().is_some_and(|at| at.snapshot == snapshot) && pull.end == next;
+        if pull.phase != Phase::Writing || !stored {
+            // This was a chunk of an earlier pull, maybe of the same snapshot.
             return;
         }
         match next {

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod disk;
+pub(crate) mod render;
 pub(crate) mod store;
 
 use quorumkv_protocol::entry::{Configuration, Member};

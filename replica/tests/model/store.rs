@@ -102,7 +102,8 @@ impl Snapshot {
     pub(crate) fn chunk(&self, cursor: &[u8], size: usize) -> SnapshotChunk {
         let from = <[u8; 4]>::try_from(cursor).map_or(0, u32::from_be_bytes) as usize;
         let upto = self.pieces.len().min(from + size);
-        let data = Bytes::from(postcard::to_allocvec(&self.pieces[from..upto]).expect("pieces can be encoded"));
+        let data =
+            Bytes::from(postcard::to_allocvec(&self.pieces[from..upto]).expect("pieces can be encoded"));
         let next = u32::try_from(upto).expect("snapshots are small").to_be_bytes();
         SnapshotChunk {
             position: SnapshotPosition { snapshot: self.id, cursor: Bytes::copy_from_slice(cursor) },

@@ -1,0 +1,260 @@
+//! Clients that write, delete, compare, read and scan, retry elsewhere what was not answered, and note all of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorumkv_protocol::client::{Write, WriteRequest};
+use quorumkv_protocol::{Certainty, ClientId, ErrorCode, NodeId, RequestId, Version};
+use quorumkv_replica::{Input, Reply, Token};
+
+use crate::invariants::history::{History, Seen};
+use crate::model::render;
+use crate::world::{Event, World};
+
+/// Sends of one request before a client gives it up.
+const PATIENCE: u32 = 8;
+
+/// All clients, and everything that they have asked and heard.
+pub(crate) struct Clients {
+    clients: Vec<Client>,
+    tokens: BTreeMap<Token, Sent>,
+    issued: u64,
+    /// Values are never repeated.
+    values: u64,
+    pub(crate) history: History,
+}
+
+struct Client {
+    sequence: u64,
+    floor: u64,
+    /// The highest version that it knows to be committed.
+    since: Version,
+    /// A version that it saw a key at, to compare with.
+    seen: Version,
+    /// What it waits for.
+    current: Option<Token>,
+}
+
+/// Something that was sent to a node.
+struct Sent {
+    client: u64,
+    node: NodeId,
+    what: What,
+    tries: u32,
+    deadline: u64,
+    arrived: bool,
+}
+
+#[derive(Clone)]
+enum What {
+    Write(WriteRequest),
+    Read(Bytes),
+    Scan,
+}
+
+impl Clients {
+    pub(crate) fn new(count: u64) -> Self {
+        let client =
+            |_| Client { sequence: 0, floor: 1, since: Version::ZERO, seen: Version::ZERO, current: None };
+        Self {
+            clients: (0..count).map(client).collect(),
+            tokens: BTreeMap::new(),
+            issued: 0,
+            values: 0,
+            history: History::default(),
+        }
+    }
+
+    /// Whatever was in a node that died is never answered.
+    pub(crate) fn node_died(&mut self, node: NodeId) {
+        self.tokens.retain(|_, sent| !(sent.arrived && sent.node == node));
+    }
+
+    /// Requests that a node has and has not answered.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.tokens.values().filter(|sent| sent.arrived).count()
+    }
+
+    fn client(&mut self, client: u64) -> &mut Client {
+        &mut self.clients[usize::try_from(client).expect("there are few clients")]
+    }
+}
+
+impl World {
+    /// The client thinks of something new to ask.
+    pub(crate) fn client_step(&mut self, client: u64) {
+        if self.healed {
+            return;
+        }
+        let key = Bytes::from(format!("k{}", self.rng.u64(0..self.plan.keys)));
+        let what = match self.rng.u8(0..10) {
+            0..5 => self.compose_write(client, key),
+            5..9 => What::Read(key),
+            _ => What::Scan,
+        };
+        self.send_request(client, what, 1);
+    }
+
+    fn compose_write(&mut self, client: u64, key: Bytes) -> What {
+        let kind = self.rng.u8(0..6);
+        let keeps_floor = self.rng.bool();
+        self.clients.values += 1;
+        let value = Bytes::from(self.clients.values.to_string());
+        let asker = self.clients.client(client);
+        asker.sequence += 1;
+        if !keeps_floor {
+            asker.floor = asker.sequence;
+        }
+        let write = match kind {
+            0 => Write::Delete { key },
+            1 | 2 => Write::CompareAndSet { key, expected: asker.seen, value },
+            _ => Write::Put { key, value },
+        };
+        let request = RequestId { client: ClientId::new(client), sequence: asker.sequence };
+        let what = WriteRequest { request, floor: asker.floor, since: asker.since, write };
+        self.clients.history.asks(request, what.write.clone());
+        What::Write(what)
+    }
+
+    fn send_request(&mut self, client: u64, what: What, tries: u32) {
+        let members = self.members();
+        let leader = self.nodes.iter().find(|(_, node)| {
+            node.process.as_ref().is_some_and(|process| {
+                process.replica.status().role == quorumkv_protocol::client::NodeRole::Leader
+            })
+        });
+        let leader = leader.map(|(&id, _)| id);
+        // Mostly a client knows who leads, or thinks so; a read goes anywhere.
+        let knows = matches!(what, What::Write(_)) && self.chance(3, 4);
+        let Some(node) = leader.filter(|_| knows).or_else(|| self.pick(&members)) else { return };
+        let timeout = self.rng.u64(50_000..1_500_000);
+        let transit = if self.chance(1, 30) { self.rng.u64(0..1_000_000) } else { self.rng.u64(100..3_000) };
+        let token = self.issue(client, node, what, tries, timeout);
+        self.clients.client(client).current = Some(token);
+        self.schedule(transit, Event::ClientArrives(token));
+        self.schedule(timeout + 60_000, Event::ClientTimeout(token));
+    }
+
+    fn issue(&mut self, client: u64, node: NodeId, what: What, tries: u32, timeout: u64) -> Token {
+        self.clients.issued += 1;
+        let token = Token(self.clients.issued);
+        if let What::Write(write) = &what {
+            self.clients.history.sends(write.request);
+        }
+        self.clients.history.begins(token);
+        let deadline = self.now + timeout;
+        self.clients.tokens.insert(token, Sent { client, node, what, tries, deadline, arrived: false });
+        token
+    }
+
+    /// Asks a node to write, or else to read, and lets nobody retry it: it must be answered.
+    pub(crate) fn demand(&mut self, node: NodeId, write: bool) -> Token {
+        let key = Bytes::from_static(b"k0");
+        let committed = self.invariants.committed_entries();
+        self.clients.client(0).since = Version::new(committed);
+        let what = if write { self.compose_write(0, key) } else { What::Read(key) };
+        let token = self.issue(0, node, what, 1, 2_000_000);
+        self.schedule(0, Event::ClientArrives(token));
+        token
+    }
+
+    pub(crate) fn client_arrives(&mut self, token: Token) {
+        let now = self.timestamp();
+        let Some(sent) = self.clients.tokens.get_mut(&token) else { return };
+        if self.nodes[&sent.node].process.is_none() {
+            // The connection is refused. To the client it could also have been lost later.
+            self.clients.tokens.remove(&token);
+            return;
+        }
+        sent.arrived = true;
+        let left = sent.deadline.saturating_sub(self.now).max(20_000);
+        let (deadline, node) = (now + Duration::from_micros(left), sent.node);
+        let input = match sent.what.clone() {
+            What::Write(request) => Input::Write { token, request, deadline },
+            What::Read(key) => Input::Read { token, key, evidence: token.0 % 2 == 0, deadline },
+            What::Scan => Input::Barrier { token, deadline },
+        };
+        self.input(node, input);
+    }
+
+    /// The client has waited long enough: it asks elsewhere or gives up.
+    pub(crate) fn client_timeout(&mut self, token: Token) {
+        let waiting =
+            (0..self.plan.clients).find(|&client| self.clients.client(client).current == Some(token));
+        if let Some(client) = waiting {
+            let retry = self.clients.tokens.get(&token).map(|sent| (sent.what.clone(), sent.tries));
+            self.go_on(client, retry);
+        }
+    }
+
+    fn go_on(&mut self, client: u64, retry: Option<(What, u32)>) {
+        self.clients.client(client).current = None;
+        let again = self.chance(self.plan.retries, 100) && !self.healed;
+        match retry {
+            Some((what, tries)) if again && tries < PATIENCE => self.send_request(client, what, tries + 1),
+            Some(_) | None => {
+                let pause = self.rng.u64(0..40_000);
+                self.schedule(pause, Event::ClientStep(client));
+            }
+        }
+    }
+
+    /// A node answered.
+    pub(crate) fn client_answered(&mut self, token: Token, reply: Reply) {
+        let sent = self.clients.tokens.remove(&token).expect("a request is answered once");
+        self.note(|_| format!("client {} hears of t{}: {}", sent.client, token.0, render::reply(&reply)));
+        let waits = self.clients.client(sent.client).current == Some(token);
+        let answered = self.hear(token, &sent, reply);
+        if waits {
+            let retry = (!answered).then_some((sent.what, sent.tries));
+            self.go_on(sent.client, retry);
+        }
+    }
+
+    /// Notes the answer. True if it settles the request.
+    fn hear(&mut self, token: Token, sent: &Sent, reply: Reply) -> bool {
+        let history = &mut self.clients.history;
+        let known = match (&sent.what, reply) {
+            (What::Write(write), Reply::Written { outcome, version }) => {
+                self.summary.writes += 1;
+                self.summary.mismatches +=
+                    u64::from(matches!(outcome, quorumkv_protocol::entry::Outcome::Mismatch { .. }));
+                history.ends(token, Seen::Written { request: write.request, outcome, version });
+                version
+            }
+            (What::Write(write), Reply::NotLeader { .. }) => {
+                history.not_applied(write.request);
+                return false;
+            }
+            (What::Write(write), Reply::Failed { code, .. }) => {
+                self.summary.superseded += u64::from(code == ErrorCode::Superseded);
+                self.summary.expired += u64::from(code == ErrorCode::RequestExpired);
+                if code.certainty() == Certainty::NotApplied {
+                    history.not_applied(write.request);
+                }
+                return code == ErrorCode::RequestExpired;
+            }
+            (What::Read(key), Reply::Read { value, .. }) => {
+                self.summary.reads += 1;
+                let version = value.as_ref().map_or(Version::ZERO, |value| value.version);
+                let asker = self.clients.client(sent.client);
+                asker.seen = version;
+                self.clients.history.ends(token, Seen::Read { key: key.clone(), value });
+                version
+            }
+            (What::Scan, Reply::Ready) => {
+                self.summary.scans += 1;
+                let process = self.nodes[&sent.node].process.as_ref().expect("it just answered");
+                let at = process.store.borrow().applied;
+                history.ends(token, Seen::Scanned { at: at.version });
+                at.version
+            }
+            (What::Read(_) | What::Scan, Reply::Failed { .. }) => return false,
+            (_, reply) => panic!("{token:?} was answered with something else than it asked: {reply:?}"),
+        };
+        let client = self.clients.client(sent.client);
+        client.since = client.since.max(known);
+        true
+    }
+}

@@ -1,0 +1,177 @@
+//! What goes wrong, and an election that cannot be relied on.
+
+use quorumkv_protocol::NodeId;
+use quorumkv_replica::Input;
+
+use crate::network::Pair;
+use crate::world::{Event, World};
+
+/// Something that goes wrong now and then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    Election,
+    Crash,
+    Partition,
+    Break,
+    SlowDisk,
+    Resignation,
+    /// Not a fault, but as rare: the state is saved, and the log trimmed below it.
+    Save,
+}
+
+const ALL: [Fault; 7] = [
+    Fault::Election,
+    Fault::Crash,
+    Fault::Partition,
+    Fault::Break,
+    Fault::SlowDisk,
+    Fault::Resignation,
+    Fault::Save,
+];
+
+impl World {
+    pub(crate) fn schedule_faults(&mut self) {
+        for fault in ALL {
+            self.schedule_fault(fault);
+        }
+    }
+
+    fn schedule_fault(&mut self, fault: Fault) {
+        let plan = &self.plan;
+        let every = match fault {
+            Fault::Election => Some(plan.elections),
+            Fault::Crash => plan.crashes,
+            Fault::Partition => plan.partitions,
+            Fault::Break => plan.breaks,
+            Fault::SlowDisk => plan.slow_disks,
+            Fault::Resignation => plan.resignations,
+            Fault::Save => Some(plan.saves),
+        };
+        if let Some(every) = every {
+            let delay = self.rng.u64(1_000..every * 2);
+            self.schedule(delay, Event::Fault(fault));
+        }
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        if self.healed {
+            return;
+        }
+        match fault {
+            Fault::Election => self.hold_election(),
+            Fault::Crash => self.crash_some(),
+            Fault::Partition => self.partition(),
+            Fault::Break => {
+                let pairs = self.network.pairs();
+                if let Some(pair) = self.pick(&pairs) {
+                    self.sever(pair);
+                }
+            }
+            Fault::SlowDisk => {
+                let members = self.members();
+                if let Some(id) = self.pick(&members) {
+                    self.node(id).slow = true;
+                    let end = self.rng.u64(10_000..1_000_000);
+                    self.schedule(end, Event::QuickDisk(id));
+                }
+            }
+            Fault::Resignation => {
+                let running = self.running();
+                if let Some(id) = self.pick(&running) {
+                    self.input(id, Input::StandDown);
+                }
+            }
+            Fault::Save => {
+                let running = self.running();
+                if let Some(id) = self.pick(&running) {
+                    self.save(id);
+                }
+            }
+        }
+        self.schedule_fault(fault);
+    }
+
+    /// Names one leader; sometimes the one with the shortest log; sometimes a rival to it at the same time.
+    fn hold_election(&mut self) {
+        let running = self.running();
+        let by_log = |id: &&NodeId| self.nodes[id].disk.written.last();
+        let worst = running.iter().min_by_key(by_log).copied();
+        let chosen = if self.chance(1, 4) { worst } else { self.pick(&running) };
+        if let Some(id) = chosen {
+            self.elect(id);
+        }
+        if self.chance(self.plan.rivals, 100)
+            && let Some(rival) = self.pick(&running)
+        {
+            self.elect(rival);
+        }
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, among: &[T]) -> Option<T> {
+        self.rng.choice(among).copied()
+    }
+
+    /// Tells a node to lead. Sometimes two nodes are given one counter, as after a ZooKeeper was wiped.
+    pub(crate) fn elect(&mut self, id: NodeId) {
+        if !self.chance(1, 10) {
+            self.counter += 1;
+        }
+        let counter = self.counter.max(1);
+        self.note(|_| format!("the election names {id} for epoch {counter}"));
+        self.input(id, Input::Lead { counter });
+    }
+
+    fn crash_some(&mut self) {
+        let together = if self.chance(1, 6) { self.plan.nodes } else { 1 };
+        for _ in 0..together {
+            let running = self.running();
+            let Some(id) = self.pick(&running) else { return };
+            self.crash(id);
+            let downtime = self.rng.u64(1_000..1_500_000);
+            self.schedule(downtime, Event::Restart(id));
+        }
+    }
+
+    /// Cuts the network in two, or cuts off one node, in both directions or in one.
+    fn partition(&mut self) {
+        let members = self.members();
+        let side: Vec<NodeId> = members.iter().copied().filter(|_| self.rng.bool()).collect();
+        let one_way = self.rng.bool();
+        let mut cut: Vec<Pair> = Vec::new();
+        for &one in &side {
+            for &other in members.iter().filter(|node| !side.contains(node)) {
+                cut.push((one, other));
+                if !one_way {
+                    cut.push((other, one));
+                }
+            }
+        }
+        self.note(|_| format!("nothing gets through from, to: {cut:?}"));
+        self.network.blocked.extend(cut.iter().copied());
+        let end = self.rng.u64(20_000..1_500_000);
+        self.schedule(end, Event::Unblock(cut));
+    }
+
+    /// Saves a node's state as it is now, and trims its log to somewhere below it.
+    fn save(&mut self, id: NodeId) {
+        let outruns = self.plan.state_outruns_log;
+        let (trims, keep, delay) =
+            (self.chance(self.plan.trims, 100), self.rng.u64(0..4), self.rng.u64(0..20_000));
+        let node = self.node(id);
+        let incarnation = node.incarnation();
+        let Some(process) = &node.process else { return };
+        let applied = process.store.borrow().applied;
+        if !node.disk.synced.holds(applied) && !outruns {
+            return;
+        }
+        node.saved = process.store.borrow().clone();
+        let version = quorumkv_protocol::Version::new(applied.version.get().saturating_sub(keep));
+        if trims
+            && let Some(base) = node.disk.written.id_at(version)
+            && node.disk.trim(base)
+        {
+            self.note(|_| format!("{id} saves its state at {applied} and trims its log to {base}"));
+            self.schedule(delay, Event::Report(id, incarnation, Input::Trimmed(base)));
+        }
+    }
+}

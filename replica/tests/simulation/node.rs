@@ -1,0 +1,454 @@
+//! The shell around each replica: it carries out effects, in the order that they demand and no other.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply, SnapshotChunk, SnapshotPosition};
+use quorumkv_protocol::{EntryId, Epoch, NodeId};
+use quorumkv_replica::{Effects, Input, LogRead, Notice, Outgoing, PersistId, Replica, Task};
+
+use crate::model::disk::Disk;
+use crate::model::render;
+use crate::model::store::{Shared, Snapshot, Staged, Store};
+use crate::network::{ConnectionId, Fate, Pair, Way};
+use crate::world::{Event, World};
+
+/// Pieces in one chunk of a snapshot.
+const CHUNK: usize = 2;
+
+/// One node: what survives its crashes, and its process while it runs.
+pub(crate) struct Node {
+    pub(crate) disk: Disk,
+    /// The state as it was last saved.
+    pub(crate) saved: Store,
+    pub(crate) process: Option<Process>,
+    /// How often it has been started.
+    incarnation: u64,
+    /// Whether its disk is slow for a while.
+    pub(crate) slow: bool,
+    last_sync: u64,
+}
+
+/// A running node.
+pub(crate) struct Process {
+    pub(crate) replica: Replica<Shared>,
+    pub(crate) store: Rc<RefCell<Store>>,
+    inbox: Vec<Input>,
+    /// Changes of the state, one after the other.
+    jobs: VecDeque<Job>,
+    /// When the replica hears of the last job that is done: it hears of the next no earlier.
+    reported: u64,
+    staged: Option<Staged>,
+    serving: BTreeMap<EntryId, Snapshot>,
+    /// Requests that may still be answered: where each came from, by the correlation that the replica knows it under.
+    requests: BTreeMap<u64, (Pair, ConnectionId, u64)>,
+    received: u64,
+}
+
+enum Job {
+    Apply(Vec<Arc<Entry>>),
+    WriteChunk(SnapshotChunk),
+    Install(EntryId),
+}
+
+/// Another node's request for a piece of this one's state.
+#[derive(Debug)]
+pub(crate) struct ChunkRequest {
+    to: NodeId,
+    correlation: u64,
+    epoch: Epoch,
+    resume: Option<SnapshotPosition>,
+}
+
+impl Node {
+    pub(crate) fn new(results: usize) -> Self {
+        Self {
+            disk: Disk::new(),
+            saved: Store::new(results),
+            process: None,
+            incarnation: 0,
+            slow: false,
+            last_sync: 0,
+        }
+    }
+
+    /// Whether the process of this incarnation still runs.
+    pub(crate) const fn lives(&self, incarnation: u64) -> bool {
+        self.process.is_some() && self.incarnation == incarnation
+    }
+
+    pub(crate) const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+}
+
+impl World {
+    /// Starts a node with what it has on disk.
+    pub(crate) fn start(&mut self, id: NodeId) {
+        let (configuration, settings) = (self.configuration.clone(), self.plan.settings.clone());
+        let node = self.node(id);
+        if node.process.is_some() {
+            return;
+        }
+        node.incarnation += 1;
+        let incarnation = node.incarnation;
+        let recovered = node.disk.recover(node.saved.applied);
+        let store = Rc::new(RefCell::new(node.saved.clone()));
+        let replica = Replica::new(id, configuration, &recovered, Shared(Rc::clone(&store)), settings);
+        let promise = replica.status().promise;
+        node.process = Some(Process {
+            replica,
+            store,
+            inbox: Vec::new(),
+            jobs: VecDeque::new(),
+            reported: 0,
+            staged: None,
+            serving: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            received: 0,
+        });
+        self.invariants.started(id, promise);
+        self.note(|_| {
+            format!(
+                "{id} starts: promise {promise}, log to {}, applied {}",
+                recovered.last, recovered.applied
+            )
+        });
+        self.schedule(0, Event::Tick(id, incarnation));
+        for peer in self.members().into_iter().filter(|&peer| peer != id) {
+            for pair in [(id, peer), (peer, id)] {
+                let delay = self.rng.u64(100..20_000);
+                self.schedule(delay, Event::Connect(pair));
+            }
+        }
+    }
+
+    /// Kills a node. What it had not synced is lost, but for what the disk happened to write.
+    pub(crate) fn crash(&mut self, id: NodeId) {
+        let survivors = self.rng.usize(0..=self.nodes[&id].disk.unsynced() + 1);
+        let node = self.node(id);
+        if node.process.take().is_none() {
+            return;
+        }
+        node.disk.crash(survivors);
+        node.last_sync = 0;
+        self.summary.crashes += 1;
+        self.note(|_| format!("{id} crashes; {survivors} unsynced records survive"));
+        self.clients.node_died(id);
+        for pair in self.network.pairs() {
+            if pair.0 == id || pair.1 == id {
+                self.sever(pair);
+            }
+        }
+    }
+
+    /// Tells a node something, soon.
+    pub(crate) fn input(&mut self, id: NodeId, input: Input) {
+        let pause = self.rng.u64(0..100);
+        let node = self.node(id);
+        let incarnation = node.incarnation;
+        let Some(process) = &mut node.process else { return };
+        process.inbox.push(input);
+        if process.inbox.len() == 1 {
+            self.schedule(pause, Event::Wake(id, incarnation));
+        }
+    }
+
+    /// The node takes in everything that has come, and does what it comes to.
+    pub(crate) fn wake(&mut self, id: NodeId, incarnation: u64) {
+        let (now, entropy) = (self.timestamp(), self.rng.u64(..));
+        let node = self.node(id);
+        let Some(process) = node.process.as_mut().filter(|_| node.incarnation == incarnation) else { return };
+        let inbox = std::mem::take(&mut process.inbox);
+        for input in &inbox {
+            process.replica.handle(now, input.clone());
+        }
+        let effects = process.replica.flush(entropy);
+        self.note_step(id, &inbox, &effects);
+        self.carry_out(id, effects);
+        self.invariants.look(id, &self.nodes);
+    }
+
+    fn note_step(&mut self, id: NodeId, inputs: &[Input], effects: &Effects) {
+        self.note(|_| {
+            let inputs = inputs.iter().filter(|input| !matches!(input, Input::Tick)).map(render::input);
+            let mut lines: Vec<String> =
+                inputs.map(|input| format!("{}: {input}", render::node(id))).collect();
+            let effects = render::effects(effects);
+            if lines.is_empty() && !effects.is_empty() {
+                lines.push(format!("{}: tick", render::node(id)));
+            }
+            lines.extend(effects.into_iter().map(|effect| format!("    {effect}")));
+            lines.join("\n          ")
+        });
+    }
+
+    fn carry_out(&mut self, id: NodeId, effects: Effects) {
+        let incarnation = self.nodes[&id].incarnation;
+        if let Some(batch) = effects.persist {
+            let slowness = if self.nodes[&id].slow { 50 } else { 1 };
+            let pause = self.rng.u64(50..=self.plan.sync) * slowness;
+            let now = self.now;
+            let node = self.node(id);
+            node.disk.write(batch, effects.log, effects.when_durable);
+            node.last_sync = node.last_sync.max(now + pause);
+            let delay = node.last_sync - now;
+            self.schedule(delay, Event::Synced(id, incarnation, batch));
+        } else {
+            assert!(effects.log.is_empty() && effects.when_durable.is_empty(), "a batch without a name");
+        }
+        for message in effects.sends {
+            self.send(id, message);
+        }
+        if !effects.apply.is_empty() {
+            self.invariants.committed(id, &effects.apply, &self.nodes);
+            self.begin(id, Job::Apply(effects.apply));
+        }
+        for (token, reply) in effects.replies {
+            self.client_answered(token, reply);
+        }
+        for task in effects.tasks {
+            self.perform(id, task);
+        }
+        for notice in effects.notices {
+            self.heed(id, &notice);
+        }
+    }
+
+    fn perform(&mut self, id: NodeId, task: Task) {
+        let incarnation = self.nodes[&id].incarnation;
+        let pause = self.rng.u64(50..=self.plan.sync * 4);
+        match task {
+            Task::ReadLog(read) => self.schedule(pause, Event::LogRead(id, incarnation, read)),
+            Task::ServeChunk { to, correlation, epoch, resume } => {
+                let request = ChunkRequest { to, correlation, epoch, resume };
+                self.schedule(pause, Event::ServeChunk(id, incarnation, request));
+            }
+            Task::WriteChunk(chunk) => self.begin(id, Job::WriteChunk(chunk)),
+            Task::Install { snapshot } => self.begin(id, Job::Install(snapshot)),
+        }
+    }
+
+    fn heed(&mut self, id: NodeId, notice: &Notice) {
+        match notice {
+            Notice::EpochTooLow { promise } => {
+                self.counter = self.counter.max(promise.counter());
+                if self.rng.bool() {
+                    self.elect(id);
+                }
+            }
+            Notice::Established { epoch, .. } => {
+                self.invariants.established(id, *epoch);
+                self.summary.epochs += 1;
+            }
+            Notice::Restored { .. } => self.summary.snapshots += 1,
+            Notice::ReadConflict { .. } => self.summary.conflicts += 1,
+            Notice::Diverged { .. } => self.summary.diverged += 1,
+            Notice::Promises { behind: Some(_), .. } => self.summary.adopted += 1,
+            Notice::Absurd { node, what } => panic!("{id} says of {node}: {what}"),
+            Notice::Corruption { differing, entry } => {
+                panic!("{id} finds {differing:?} to differ at {entry}")
+            }
+            Notice::Promised { .. }
+            | Notice::Following { .. }
+            | Notice::Contending { .. }
+            | Notice::Promises { .. }
+            | Notice::StoodDown { .. }
+            | Notice::Unwell(_)
+            | Notice::TooFarBehind { .. }
+            | Notice::Restoring { .. } => {}
+        }
+    }
+
+    /// Everything up to this batch is synced: its messages may go.
+    pub(crate) fn synced(&mut self, id: NodeId, incarnation: u64, upto: PersistId) {
+        loop {
+            let node = self.node(id);
+            if !node.lives(incarnation) {
+                return;
+            }
+            let Some((batch, messages)) = node.disk.sync() else { break };
+            for message in messages {
+                self.send(id, message);
+            }
+            if batch == upto {
+                break;
+            }
+        }
+        self.input(id, Input::Persisted(upto));
+    }
+
+    fn begin(&mut self, id: NodeId, job: Job) {
+        let pause = self.rng.u64(10..=self.plan.apply);
+        let node = self.node(id);
+        let incarnation = node.incarnation;
+        let Some(process) = &mut node.process else { return };
+        process.jobs.push_back(job);
+        if process.jobs.len() == 1 {
+            self.schedule(pause, Event::JobDone(id, incarnation));
+        }
+    }
+
+    /// Does the oldest job at once; the replica hears of it a little later.
+    pub(crate) fn job_done(&mut self, id: NodeId, incarnation: u64) {
+        let (pause, report, spoil) =
+            (self.rng.u64(10..=self.plan.apply), self.rng.u64(0..=self.plan.apply), self.chance(1, 50));
+        let node = self.node(id);
+        if !node.lives(incarnation) {
+            return;
+        }
+        let Some(process) = &mut node.process else { return };
+        let Some(job) = process.jobs.pop_front() else { return };
+        let more = !process.jobs.is_empty();
+        let done = match job {
+            Job::Apply(entries) => {
+                let mut store = process.store.borrow_mut();
+                for entry in &entries {
+                    store.apply(entry);
+                }
+                Input::Applied(store.applied.version)
+            }
+            Job::WriteChunk(chunk) if spoil => {
+                process.staged = None;
+                Input::ChunkRejected { snapshot: chunk.position.snapshot }
+            }
+            Job::WriteChunk(chunk) => {
+                Staged::take(&mut process.staged, &chunk);
+                Input::ChunkWritten { snapshot: chunk.position.snapshot, next: chunk.next }
+            }
+            Job::Install(snapshot) => {
+                let staged = process.staged.take().expect("a snapshot was stored before it is installed");
+                assert_eq!(staged.snapshot(), snapshot, "another snapshot was stored");
+                let store = process.store.borrow().restored(&staged);
+                *process.store.borrow_mut() = store.clone();
+                self.invariants.installed(id, &store);
+                self.node(id).saved = store;
+                Input::Installed { snapshot }
+            }
+        };
+        let now = self.now;
+        let Some(process) = &mut self.node(id).process else { return };
+        process.reported = process.reported.max(now + report);
+        let delay = process.reported - now;
+        self.schedule(delay, Event::Report(id, incarnation, done));
+        if more {
+            self.schedule(pause, Event::JobDone(id, incarnation));
+        }
+    }
+
+    pub(crate) fn log_read(&mut self, id: NodeId, incarnation: u64, read: LogRead) {
+        let delay = self.rng.u64(0..2_000);
+        let node = self.node(id);
+        if node.lives(incarnation) {
+            let entries = node.disk.written.read(read.from, read.max_bytes);
+            self.schedule(delay, Event::Report(id, incarnation, Input::LogRead { read, entries }));
+        }
+    }
+
+    pub(crate) fn serve_chunk(&mut self, id: NodeId, incarnation: u64, request: ChunkRequest) {
+        let forget = self.chance(1, 40);
+        let node = self.node(id);
+        if !node.lives(incarnation) {
+            return;
+        }
+        let Some(process) = &mut node.process else { return };
+        let ChunkRequest { to, correlation, epoch, resume } = request;
+        if forget {
+            process.serving.clear();
+        }
+        let chunk = match resume {
+            Some(position) => process
+                .serving
+                .get(&position.snapshot)
+                .map(|snapshot| snapshot.chunk(&position.cursor, CHUNK)),
+            None => {
+                let snapshot = process.store.borrow().snapshot();
+                Some(process.serving.entry(snapshot.id()).or_insert(snapshot).chunk(&Bytes::new(), CHUNK))
+            }
+        };
+        let reply = match chunk {
+            Some(chunk) => PropagateReply::Chunk { epoch, chunk },
+            None => PropagateReply::Unavailable { epoch },
+        };
+        self.send(id, Outgoing { to, envelope: PeerEnvelope { correlation, body: reply.into() } });
+    }
+
+    /// Sends a request over the node's own connection, a reply over the one that its request came on.
+    pub(crate) fn send(&mut self, from: NodeId, message: Outgoing) {
+        self.invariants.sent(from, &message, &self.nodes);
+        let Outgoing { to, mut envelope } = message;
+        let (pair, id, way) = if envelope.body.is_reply() {
+            let node = self.node(from);
+            let Some(process) = &mut node.process else { return };
+            let Some((pair, id, original)) = process.requests.remove(&envelope.correlation) else { return };
+            assert_eq!(pair, (to, from), "a reply goes to who asked");
+            envelope.correlation = original;
+            (pair, id, Way::Reply)
+        } else {
+            let Some(id) = self.network.connection((from, to)) else { return };
+            ((from, to), id, Way::Request)
+        };
+        let far = self.plan.delayed;
+        let delay = self.rng.u64(50..=self.plan.delay)
+            + if self.chance(far, 1000) { self.rng.u64(0..300_000) } else { 0 };
+        match self.network.send(pair, id, way, self.now + delay) {
+            Fate::Arrives(time) => {
+                if way == Way::Request && self.chance(self.plan.duplicated, 1000) {
+                    let late = time - self.now + self.rng.u64(0..200_000);
+                    self.schedule(late, Event::Arrival { pair, id, way, envelope: envelope.clone() });
+                }
+                self.schedule(time - self.now, Event::Arrival { pair, id, way, envelope });
+            }
+            Fate::Lost { first: true } => {
+                let noticed = self.rng.u64(20_000..800_000);
+                self.schedule(noticed, Event::Break(pair, id));
+            }
+            Fate::Lost { first: false } | Fate::Unsent => {}
+        }
+    }
+
+    pub(crate) fn arrive(&mut self, pair: Pair, id: ConnectionId, way: Way, mut envelope: PeerEnvelope) {
+        if !self.network.delivers(pair, id, way, self.now) {
+            return;
+        }
+        let (from, to) = match way {
+            Way::Request => pair,
+            Way::Reply => (pair.1, pair.0),
+        };
+        let Some(process) = &mut self.node(to).process else { return };
+        if way == Way::Request {
+            process.received += 1;
+            process.requests.insert(process.received, (pair, id, envelope.correlation));
+            envelope.correlation = process.received;
+        }
+        self.input(to, Input::Message { from, envelope });
+    }
+
+    pub(crate) fn connect(&mut self, pair: Pair) {
+        let runs = |node: NodeId| self.nodes[&node].process.is_some();
+        if self.network.is_connected(pair) || !runs(pair.0) || !runs(pair.1) {
+            return;
+        }
+        if self.network.permits(pair) {
+            self.network.connect(pair);
+            self.input(pair.0, Input::PeerUp(pair.1));
+        } else {
+            let again = self.rng.u64(10_000..100_000);
+            self.schedule(again, Event::Connect(pair));
+        }
+    }
+
+    /// Breaks a connection; its maker notices, and makes another.
+    pub(crate) fn sever(&mut self, pair: Pair) {
+        let linger = if self.rng.bool() { self.rng.u64(0..300_000) } else { 0 };
+        self.network.sever(pair, self.now + linger);
+        self.note(|_| format!("{} loses its connection to {}", pair.0, pair.1));
+        self.input(pair.0, Input::PeerDown(pair.1));
+        let again = self.rng.u64(1_000..100_000);
+        self.schedule(again, Event::Connect(pair));
+    }
+}

@@ -1,0 +1,95 @@
+//! What a run is like: each seed has its own mix of faults, so that rare combinations come up.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use quorumkv_replica::Settings;
+
+/// Mean times between events of one kind, in microseconds; `None`: it does not happen in this run.
+type Every = Option<u64>;
+
+/// The circumstances of one run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) nodes: u64,
+    /// How long the chaos lasts, in microseconds.
+    pub(crate) chaos: u64,
+    pub(crate) settings: Settings,
+    pub(crate) clients: u64,
+    pub(crate) keys: u64,
+    /// Results of requests that are remembered.
+    pub(crate) results: usize,
+    /// The usual delay of a message, and how often one takes far longer, in a thousand.
+    pub(crate) delay: u64,
+    pub(crate) delayed: u64,
+    /// How often a request comes twice, in a thousand.
+    pub(crate) duplicated: u64,
+    /// How long a sync and an application take at most.
+    pub(crate) sync: u64,
+    pub(crate) apply: u64,
+    /// How often a client retries what it got no answer to, in a hundred.
+    pub(crate) retries: u64,
+    pub(crate) elections: u64,
+    pub(crate) rivals: u64,
+    pub(crate) crashes: Every,
+    pub(crate) partitions: Every,
+    pub(crate) breaks: Every,
+    pub(crate) slow_disks: Every,
+    pub(crate) resignations: Every,
+    pub(crate) saves: u64,
+    /// Whether a save of the state is followed by a trim of the log, in a hundred.
+    pub(crate) trims: u64,
+    /// Whether the state may be saved with entries that this node's log has not synced.
+    pub(crate) state_outruns_log: bool,
+}
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let nodes = *rng.choice(&[1, 2, 3, 3, 3, 4, 5, 5, 5]).expect("there are choices");
+        Self {
+            nodes,
+            chaos: rng.u64(1_000_000..6_000_000),
+            settings: settings(rng),
+            clients: rng.u64(1..5),
+            keys: rng.u64(1..4),
+            results: rng.usize(2..60),
+            delay: *rng.choice(&[200, 1_000, 5_000]).expect("there are choices"),
+            delayed: *rng.choice(&[0, 5, 50]).expect("there are choices"),
+            duplicated: *rng.choice(&[0, 5, 50]).expect("there are choices"),
+            sync: *rng.choice(&[200, 2_000, 20_000]).expect("there are choices"),
+            apply: *rng.choice(&[100, 2_000, 20_000]).expect("there are choices"),
+            retries: *rng.choice(&[20, 70, 95]).expect("there are choices"),
+            elections: rng.u64(100_000..1_500_000),
+            rivals: rng.u64(0..60),
+            crashes: sometimes(rng, 150_000..2_000_000),
+            partitions: sometimes(rng, 200_000..2_000_000),
+            breaks: sometimes(rng, 20_000..1_000_000),
+            slow_disks: sometimes(rng, 200_000..2_000_000),
+            resignations: sometimes(rng, 300_000..3_000_000),
+            saves: rng.u64(20_000..500_000),
+            trims: *rng.choice(&[0, 20, 90]).expect("there are choices"),
+            state_outruns_log: rng.bool(),
+        }
+    }
+}
+
+fn sometimes(rng: &mut Rng, range: std::ops::Range<u64>) -> Every {
+    let every = rng.u64(range);
+    (rng.u8(0..3) > 0).then_some(every)
+}
+
+fn settings(rng: &mut Rng) -> Settings {
+    Settings {
+        heartbeat: Duration::from_millis(rng.u64(20..100)),
+        resend: Duration::from_millis(rng.u64(50..400)),
+        quorum_silence: Duration::from_millis(800),
+        sync_stall: Duration::from_secs(1),
+        hedge: Duration::from_millis(rng.u64(2..30)),
+        park: Duration::from_millis(rng.u64(20..400)),
+        pipeline: rng.usize(1..5),
+        append_bytes: *rng.choice(&[1, 500, 2_000, 1 << 20]).expect("there are choices"),
+        backlog_bytes: *rng.choice(&[1_000, 5_000, 1 << 20]).expect("there are choices"),
+        cache_bytes: *rng.choice(&[0, 1_000, 1 << 20]).expect("there are choices"),
+        reads: 64,
+    }
+}

@@ -1,0 +1,277 @@
+//! One run: nodes, network, clients and faults, in the order in which things happen.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use quorumkv_protocol::NodeId;
+use quorumkv_protocol::entry::Configuration;
+use quorumkv_protocol::peer::PeerEnvelope;
+use quorumkv_replica::{Input, LogRead, PersistId, Timestamp, Token};
+
+use crate::clients::Clients;
+use crate::faults::Fault;
+use crate::invariants::Invariants;
+use crate::model::configuration;
+use crate::network::{ConnectionId, Network, Pair, Way};
+use crate::node::{ChunkRequest, Node};
+use crate::plan::Plan;
+
+/// Time between a node's ticks, in microseconds.
+const TICK: u64 = 10_000;
+
+/// What is kept of what happens.
+pub(crate) enum Trace {
+    Off,
+    /// A hash of all of it.
+    Hash,
+    /// Every line is printed.
+    Print,
+}
+
+/// Something that will happen. What a node had begun before it crashed carries the node's incarnation, and comes to
+/// nothing.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Tick(NodeId, u64),
+    /// The node looks at what has come in.
+    Wake(NodeId, u64),
+    Arrival {
+        pair: Pair,
+        id: ConnectionId,
+        way: Way,
+        envelope: PeerEnvelope,
+    },
+    /// The maker of a connection notices that it is broken.
+    Break(Pair, ConnectionId),
+    Connect(Pair),
+    Synced(NodeId, u64, PersistId),
+    /// The oldest of the node's jobs is done.
+    JobDone(NodeId, u64),
+    LogRead(NodeId, u64, LogRead),
+    ServeChunk(NodeId, u64, ChunkRequest),
+    Report(NodeId, u64, Input),
+    ClientStep(u64),
+    ClientArrives(Token),
+    ClientTimeout(Token),
+    Fault(Fault),
+    Restart(NodeId),
+    Unblock(Vec<Pair>),
+    QuickDisk(NodeId),
+}
+
+/// How much happened, over one run or many.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Summary {
+    pub(crate) events: u64,
+    pub(crate) commits: u64,
+    pub(crate) writes: u64,
+    pub(crate) reads: u64,
+    pub(crate) conflicts: u64,
+    pub(crate) scans: u64,
+    pub(crate) epochs: u64,
+    pub(crate) crashes: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) superseded: u64,
+    pub(crate) expired: u64,
+    pub(crate) mismatches: u64,
+    pub(crate) adopted: u64,
+    pub(crate) diverged: u64,
+}
+
+impl Summary {
+    pub(crate) const fn fields(&mut self) -> [&mut u64; 14] {
+        [
+            &mut self.events,
+            &mut self.commits,
+            &mut self.writes,
+            &mut self.reads,
+            &mut self.conflicts,
+            &mut self.scans,
+            &mut self.epochs,
+            &mut self.crashes,
+            &mut self.snapshots,
+            &mut self.superseded,
+            &mut self.expired,
+            &mut self.mismatches,
+            &mut self.adopted,
+            &mut self.diverged,
+        ]
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, add) in self.fields().into_iter().zip(other.clone().fields()) {
+            *sum += *add;
+        }
+    }
+
+    /// A simulator in which something never happens proves nothing about it.
+    pub(crate) fn assert_covers_everything(&self) {
+        let never = self.clone().fields().into_iter().any(|count| *count == 0);
+        assert!(!never, "something that should be tried never happened: {self:?}");
+    }
+}
+
+/// Everything there is.
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) now: u64,
+    pub(crate) configuration: Configuration,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) network: Network,
+    pub(crate) clients: Clients,
+    pub(crate) invariants: Invariants,
+    pub(crate) summary: Summary,
+    /// The highest epoch counter that the election has given away.
+    pub(crate) counter: u64,
+    /// Whether the time of faults is over.
+    pub(crate) healed: bool,
+    events: BTreeMap<(u64, u64), Event>,
+    scheduled: u64,
+    trace: Trace,
+    hash: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, trace: Trace) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::draw(&mut rng);
+        let configuration = configuration(plan.nodes);
+        let mut world = Self {
+            now: 0,
+            nodes: configuration
+                .members
+                .iter()
+                .map(|member| (member.node, Node::new(plan.results)))
+                .collect(),
+            network: Network::default(),
+            clients: Clients::new(plan.clients),
+            invariants: Invariants::new(configuration.quorum(), plan.results),
+            summary: Summary::default(),
+            counter: 0,
+            healed: false,
+            events: BTreeMap::new(),
+            scheduled: 0,
+            trace,
+            hash: 0xcbf2_9ce4_8422_2325,
+            rng,
+            plan,
+            configuration,
+        };
+        world.note(|world| format!("{:?}", world.plan));
+        world
+    }
+
+    /// Runs to the end; returns what happened, and the hash of it if it was traced.
+    pub(crate) fn run(mut self) -> (Summary, u64) {
+        for node in self.members() {
+            self.start(node);
+        }
+        for client in 0..self.plan.clients {
+            self.schedule(1000, Event::ClientStep(client));
+        }
+        self.schedule_faults();
+        let end = self.plan.chaos;
+        self.run_until(end);
+        self.heal_and_demand_progress();
+        self.invariants.check_history(&self.clients.history);
+        self.summary.commits = self.invariants.committed_entries();
+        (self.summary, self.hash)
+    }
+
+    pub(crate) fn run_until(&mut self, end: u64) {
+        while let Some(entry) = self.events.first_entry()
+            && entry.key().0 <= end
+        {
+            let ((time, _), event) = entry.remove_entry();
+            self.now = time;
+            self.summary.events += 1;
+            self.happen(event);
+        }
+        self.now = end;
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Tick(node, incarnation) => {
+                if self.nodes[&node].lives(incarnation) {
+                    self.input(node, Input::Tick);
+                    self.schedule(TICK, Event::Tick(node, incarnation));
+                }
+            }
+            Event::Wake(node, incarnation) => self.wake(node, incarnation),
+            Event::Arrival { pair, id, way, envelope } => self.arrive(pair, id, way, envelope),
+            Event::Break(pair, id) => {
+                if self.network.connection(pair) == Some(id) {
+                    self.sever(pair);
+                }
+            }
+            Event::Connect(pair) => self.connect(pair),
+            Event::Synced(node, incarnation, batch) => self.synced(node, incarnation, batch),
+            Event::JobDone(node, incarnation) => self.job_done(node, incarnation),
+            Event::LogRead(node, incarnation, read) => self.log_read(node, incarnation, read),
+            Event::ServeChunk(node, incarnation, request) => self.serve_chunk(node, incarnation, request),
+            Event::Report(node, incarnation, input) => {
+                if self.nodes[&node].lives(incarnation) {
+                    self.input(node, input);
+                }
+            }
+            Event::ClientStep(client) => self.client_step(client),
+            Event::ClientArrives(token) => self.client_arrives(token),
+            Event::ClientTimeout(token) => self.client_timeout(token),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Restart(node) => self.start(node),
+            Event::Unblock(pairs) => {
+                for pair in pairs {
+                    self.network.blocked.remove(&pair);
+                }
+            }
+            Event::QuickDisk(node) => self.node(node).slow = false,
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, delay: u64, event: Event) {
+        self.scheduled += 1;
+        self.events.insert((self.now + delay, self.scheduled), event);
+    }
+
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        Timestamp::from_micros(self.now)
+    }
+
+    pub(crate) fn members(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(crate) fn node(&mut self, node: NodeId) -> &mut Node {
+        self.nodes.get_mut(&node).expect("only members are spoken of")
+    }
+
+    /// Members that run.
+    pub(crate) fn running(&self) -> Vec<NodeId> {
+        self.nodes.iter().filter(|(_, node)| node.process.is_some()).map(|(&id, _)| id).collect()
+    }
+
+    /// Whether something that happens `times` in `of` happens now.
+    pub(crate) fn chance(&mut self, times: u64, of: u64) -> bool {
+        self.rng.u64(0..of) < times
+    }
+
+    /// Notes a line of the trace, if there is one.
+    pub(crate) fn note(&mut self, line: impl FnOnce(&Self) -> String) {
+        if matches!(self.trace, Trace::Off) {
+            return;
+        }
+        let line = line(self);
+        if line.is_empty() {
+            return;
+        }
+        let text = format!("{:>9} {line}", self.now);
+        if matches!(self.trace, Trace::Print) {
+            eprintln!("{text}");
+        }
+        for byte in text.bytes() {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+}
