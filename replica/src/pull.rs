@@ -140,7 +140,8 @@ impl<S: StateView> Replica<S> {
             return self.absurd(from, "a piece of its snapshot does not match its checksum");
         }
         if chunk.position.snapshot.version <= self.committed {
-            return self.absurd(from, "its snapshot is older than what is committed here");
+            // A late answer to an earlier fetch: the snapshot is older than what is committed here by now.
+            return;
         }
         let begins = chunk.position.cursor.is_empty();
         let Some(pull) = &mut self.pull else { return };
