@@ -181,7 +181,7 @@ impl Session {
             );
         }
         match node.leadership() {
-            Leadership::Leading => self.tell(Event::Write { request, deadline, reply }).await,
+            Leadership::Leading => self.tell(Event::Write { request, deadline, reply, retried: false }).await,
             leadership if self.forwarded => {
                 let leader = leadership.address().map(ToOwned::to_owned);
                 let message = "this node does not lead".to_owned();

@@ -3,7 +3,7 @@
 //! A forwarded write stays here until it is answered or its client stops waiting. When the leader changes, or the
 //! connection to it breaks, everything unanswered is sent again to the next: the request ids make that harmless.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,72 +83,23 @@ impl Forwarder {
     }
 }
 
+/// The node is about to end: there is nobody left to forward for.
+struct Ended;
+
 /// What has not been answered yet, by the number under which it is sent.
-#[derive(Default)]
 struct Pending {
+    node: Arc<Node>,
+    queue: Receiver<Forward>,
+    leadership: watch::Receiver<Leadership>,
     forwards: BTreeMap<u64, Forward>,
     next: u64,
 }
 
 /// Forwards what comes through `queue` until the node ends.
-pub(crate) async fn run(node: Arc<Node>, mut queue: Receiver<Forward>) {
-    let mut leadership = node.watch_leadership();
-    let mut pending = Pending::default();
-    loop {
-        let now = leadership.borrow_and_update().clone();
-        let ended = match &now {
-            Leadership::Leading => pending.take_over(&node).await,
-            Leadership::Following { address, .. } => {
-                let hello = Hello::new(node.cluster(), Role::Forwarder { node: node.id });
-                let connected = tokio::select! {
-                    connected = frames::connect(address, &hello, PEER_FRAME_LIMIT) => connected,
-                    changed = leadership.changed() => match changed { Ok(()) => continue, Err(_) => return },
-                };
-                match connected {
-                    Ok((reader, writer, _)) => {
-                        let connection = (reader, writer);
-                        pending.pump(connection, address, &mut queue, &mut leadership).await.unwrap_or_else(
-                            |error| {
-                                tracing::debug!(leader = address, "forwarding was interrupted: {error}");
-                            },
-                        );
-                        true
-                    }
-                    Err(error) => {
-                        tracing::debug!(leader = address, "cannot reach the leader: {error}");
-                        true
-                    }
-                }
-            }
-            Leadership::Unknown => false,
-        };
-        // Until there is a leader (or the pause is over), writes are taken in and given up when their time comes.
-        let pause = async {
-            if ended {
-                sleep(PAUSE).await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::pin!(pause);
-        let mut expiry = interval(EXPIRY_SCAN);
-        loop {
-            tokio::select! {
-                changed = leadership.changed() => match changed { Ok(()) => break, Err(_) => return },
-                () = &mut pause, if !matches!(now, Leadership::Leading) => break,
-                forward = queue.recv() => match forward {
-                    Some(forward) => {
-                        pending.add(forward);
-                        if matches!(now, Leadership::Leading) {
-                            pending.take_over(&node).await;
-                        }
-                    }
-                    None => return,
-                },
-                _ = expiry.tick() => pending.expire(),
-            }
-        }
-    }
+pub(crate) async fn run(node: Arc<Node>, queue: Receiver<Forward>) {
+    let leadership = node.watch_leadership();
+    let mut pending = Pending { node, queue, leadership, forwards: BTreeMap::new(), next: 0 };
+    while let Ok(()) = pending.serve_leader().await {}
 }
 
 impl Pending {
@@ -158,23 +109,70 @@ impl Pending {
         self.next
     }
 
-    /// This node leads itself now: nothing needs to be forwarded.
-    async fn take_over(&mut self, node: &Node) -> bool {
-        for Forward { request, deadline, reply, .. } in std::mem::take(&mut self.forwards).into_values() {
-            if node.events.send(Event::Write { request, deadline, reply }).await.is_err() {
-                return false;
+    /// Serves the present leader, until there is another or it has to be tried again.
+    async fn serve_leader(&mut self) -> Result<(), Ended> {
+        let leader = self.leadership.borrow_and_update().clone();
+        match leader {
+            Leadership::Leading => self.take_over().await,
+            Leadership::Unknown => self.wait_for(std::future::pending::<()>()).await.map(|_| ()),
+            Leadership::Following { address, .. } => {
+                let hello = Hello::new(self.node.cluster(), Role::Forwarder { node: self.node.id });
+                let error = match self.wait_for(frames::connect(&address, &hello, PEER_FRAME_LIMIT)).await? {
+                    None => return Ok(()),
+                    Some(Ok((reader, writer, _))) => match self.pump(reader, writer, &address).await {
+                        Ok(()) => return Ok(()),
+                        Err(error) => error,
+                    },
+                    Some(Err(error)) => error,
+                };
+                tracing::debug!(leader = address, "forwarding is interrupted: {error}");
+                self.wait_for(sleep(PAUSE)).await.map(|_| ())
             }
         }
-        false
     }
 
-    /// Forwards over one connection until it breaks or the leader changes.
+    /// Takes in what comes, and gives up what is too late, until something is done. `None` if the leadership changed
+    /// before.
+    async fn wait_for<F: Future>(&mut self, something: F) -> Result<Option<F::Output>, Ended> {
+        tokio::pin!(something);
+        let mut expiry = interval(EXPIRY_SCAN);
+        loop {
+            tokio::select! {
+                output = &mut something => return Ok(Some(output)),
+                changed = self.leadership.changed() => return changed.map(|()| None).map_err(|_| Ended),
+                forward = self.queue.recv() => {
+                    self.add(forward.ok_or(Ended)?);
+                }
+                _ = expiry.tick() => self.expire(),
+            }
+        }
+    }
+
+    /// This node leads itself: nothing needs to be forwarded.
+    async fn take_over(&mut self) -> Result<(), Ended> {
+        let mut unanswered: VecDeque<Forward> = std::mem::take(&mut self.forwards).into_values().collect();
+        loop {
+            let Forward { request, deadline, reply, sent } = match unanswered.pop_front() {
+                Some(forward) => forward,
+                None => tokio::select! {
+                    changed = self.leadership.changed() => return changed.map_err(|_| Ended),
+                    forward = self.queue.recv() => forward.ok_or(Ended)?,
+                },
+            };
+            self.node
+                .events
+                .send(Event::Write { request, deadline, reply, retried: sent > 0 })
+                .await
+                .map_err(|_| Ended)?;
+        }
+    }
+
+    /// Forwards over one connection until it breaks (an error) or the leadership changes.
     async fn pump(
         &mut self,
-        (mut reader, mut writer): (Reader, OwnedWriteHalf),
+        mut reader: Reader,
+        mut writer: OwnedWriteHalf,
         leader: &str,
-        queue: &mut Receiver<Forward>,
-        leadership: &mut watch::Receiver<Leadership>,
     ) -> Result<(), ConnectionError> {
         let mut expiry = interval(EXPIRY_SCAN);
         let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
@@ -182,8 +180,8 @@ impl Pending {
         self.send(&unanswered, &mut writer, &mut buffer).await?;
         loop {
             tokio::select! {
-                changed = leadership.changed() => return changed.map_err(|_| ConnectionError::Closed),
-                count = queue.recv_many(&mut batch, frames::COALESCED_MESSAGES) => {
+                changed = self.leadership.changed() => return changed.map_err(|_| ConnectionError::Closed),
+                count = self.queue.recv_many(&mut batch, frames::COALESCED_MESSAGES) => {
                     if count == 0 {
                         return Err(ConnectionError::Closed);
                     }

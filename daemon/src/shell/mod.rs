@@ -32,8 +32,8 @@ pub(crate) enum Event {
     PeerUp(NodeId),
     /// The link to a member broke.
     PeerDown(NodeId),
-    /// A client's write.
-    Write { request: WriteRequest, deadline: Instant, reply: ReplyTo },
+    /// A client's write; `retried` if another leader may have got it before.
+    Write { request: WriteRequest, deadline: Instant, reply: ReplyTo, retried: bool },
     /// A client's quorum read.
     Read { key: Bytes, evidence: bool, deadline: Instant, reply: ReplyTo },
     /// A client's linearizable scan.

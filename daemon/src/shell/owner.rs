@@ -143,16 +143,16 @@ impl Owner {
             Event::Peer { from, envelope } => Input::Message { from, envelope },
             Event::PeerUp(node) => Input::PeerUp(node),
             Event::PeerDown(node) => Input::PeerDown(node),
-            Event::Write { request, deadline, reply } => {
-                let token = self.pending.add(reply, None);
+            Event::Write { request, deadline, reply, retried } => {
+                let token = self.pending.add_write(reply, retried);
                 Input::Write { token, request, deadline: self.timestamp(deadline) }
             }
             Event::Read { key, evidence, deadline, reply } => {
-                let token = self.pending.add(reply, None);
+                let token = self.pending.add_read(reply);
                 Input::Read { token, key, evidence, deadline: self.timestamp(deadline) }
             }
             Event::Scan { scan, deadline, reply } => {
-                let token = self.pending.add(reply, Some(scan));
+                let token = self.pending.add_scan(reply, scan);
                 Input::Barrier { token, deadline: self.timestamp(deadline) }
             }
         };

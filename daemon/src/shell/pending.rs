@@ -22,8 +22,18 @@ pub(super) struct Pending {
 #[derive(Debug)]
 struct Waiting {
     reply: ReplyTo,
-    /// The page to read when the replica says that the state is fresh enough.
-    scan: Option<Scan>,
+    kind: Kind,
+}
+
+/// What has to be known of a request to understand the replica's answer to it.
+#[derive(Debug)]
+enum Kind {
+    /// A write; `retried` if another leader may have got it before.
+    Write { retried: bool },
+    /// A read of one key.
+    Read,
+    /// A page to read when the replica says that the state is fresh enough.
+    Scan(Scan),
 }
 
 impl Pending {
@@ -35,21 +45,42 @@ impl Pending {
         self.requests.is_empty()
     }
 
-    /// Notes who asked; returns the name of the request for the replica.
-    pub(super) fn add(&mut self, reply: ReplyTo, scan: Option<Scan>) -> Token {
+    /// Notes who wants to write; returns the name of the request for the replica.
+    pub(super) fn add_write(&mut self, reply: ReplyTo, retried: bool) -> Token {
+        self.add(reply, Kind::Write { retried })
+    }
+
+    /// Notes who wants to read; returns the name of the request for the replica.
+    pub(super) fn add_read(&mut self, reply: ReplyTo) -> Token {
+        self.add(reply, Kind::Read)
+    }
+
+    /// Notes who wants a page; returns the name of the request for the replica.
+    pub(super) fn add_scan(&mut self, reply: ReplyTo, scan: Scan) -> Token {
+        self.add(reply, Kind::Scan(scan))
+    }
+
+    fn add(&mut self, reply: ReplyTo, kind: Kind) -> Token {
         self.next += 1;
         let token = Token(self.next);
-        self.requests.insert(token, Waiting { reply, scan });
+        self.requests.insert(token, Waiting { reply, kind });
         token
     }
 
     /// The replica answered.
     pub(super) fn answer(&mut self, token: Token, reply: Reply) {
-        let Some(Waiting { reply: to, scan }) = self.requests.remove(&token) else { return };
-        match (reply, scan) {
-            (Reply::Ready, Some(scan)) => scan.start(&self.node, to),
-            (reply, _) => {
-                let response = self.response(reply);
+        let Some(Waiting { reply: to, kind }) = self.requests.remove(&token) else { return };
+        match (reply, kind) {
+            (Reply::Ready, Kind::Scan(scan)) => scan.start(&self.node, to),
+            (reply, kind) => {
+                let mut response = self.response(reply);
+                // Whether an earlier send was applied cannot be told; the client, who sent once, would conclude that
+                // it was not.
+                if let (Response::Failed(failure), Kind::Write { retried: true }) = (&mut response, kind)
+                    && failure.code == ErrorCode::RequestExpired
+                {
+                    failure.code = ErrorCode::OutcomeUnknown;
+                }
                 if let Response::Failed(failure) = &response {
                     self.node.metrics.failed(failure.code);
                 }
