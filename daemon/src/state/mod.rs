@@ -18,6 +18,7 @@
 mod error;
 mod format;
 mod home;
+mod journal;
 mod restore;
 mod snapshot;
 mod store;

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
@@ -19,6 +20,7 @@ use quorumkv_replica::requests::{Changes, Known, Requests, Row};
 use super::error::{ApplyError, OpenStateError, PersistError, ReadError, RestoreError};
 use super::format::{self, Malformed, MetaRow};
 use super::home::Directory;
+use super::journal;
 use super::snapshot::{StoredRow, Table};
 use super::{MAX_KEY_LENGTH, Options, Record};
 
@@ -94,7 +96,16 @@ impl Store {
 
     /// Opens a database that was sealed.
     pub(super) fn open(directory: Directory, options: Options) -> Result<Self, OpenStateError> {
+        let last_whole = journal::mend(directory.path()).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenStateError::Locked,
+            _ => OpenStateError::Io { path: directory.path().to_owned(), source },
+        })?;
         let store = Self::create(directory, options)?;
+        // fjall syncs the journal before it moves a memtable, so tables are never ahead of what a crash leaves of it.
+        let newest = [&store.data, &store.meta].map(|keyspace| keyspace.tree.get_highest_persisted_seqno());
+        if last_whole.is_some() && newest.into_iter().max() > Some(last_whole) {
+            return Err(Malformed("the synced part of the journal").into());
+        }
         let applied =
             store.meta.get(format::APPLIED)?.ok_or(Malformed("a database without an applied entry"))?;
         *store.write_applied() = format::decode_id(&applied)?;
