@@ -131,6 +131,7 @@ impl Owner {
 
     fn tick(&mut self) {
         self.tell(Input::Tick);
+        self.election.set_policy(&self.replica.status(), self.now());
         let now = Instant::now();
         if now.duration_since(self.housekept) >= HOUSEKEEPING {
             self.housekept = now;
@@ -198,9 +199,7 @@ impl Owner {
             let status = self.replica.status();
             let orders = self.carry_out_once(effects, &status);
             if orders.is_empty() {
-                let now = self.now();
-                self.election.set_policy(&status, now);
-                return self.node.publish(status, now);
+                return self.node.publish(status, self.now());
             }
             for order in orders {
                 self.obey(Some(order));
