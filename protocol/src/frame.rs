@@ -126,6 +126,19 @@ impl FrameDecoder {
         self.limit = limit;
     }
 
+    /// Length of the body at the front of `buffer`, as soon as its header has arrived.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`] if it is over the limit.
+    pub fn announced(&self, buffer: &[u8]) -> Result<Option<u32>, FrameError> {
+        let Some(header) = buffer.first_chunk::<HEADER_LENGTH>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*header);
+        if length > self.limit {
+            return Err(FrameError::TooLong { length, limit: self.limit });
+        }
+        Ok(Some(length))
+    }
+
     /// Takes the next body from the front of `buffer`; `None` until all of it has arrived.
     ///
     /// Nothing is reserved for a body that has only been announced: the buffer grows with what arrives.
@@ -133,27 +146,12 @@ impl FrameDecoder {
     /// # Errors
     /// [`FrameError::TooLong`] as soon as the header says so.
     pub fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
-        let Some(header) = buffer.first_chunk::<HEADER_LENGTH>() else { return Ok(None) };
-        let announced = u32::from_be_bytes(*header);
-        if announced > self.limit {
-            return Err(FrameError::TooLong { length: announced, limit: self.limit });
-        }
+        let Some(announced) = self.announced(buffer)? else { return Ok(None) };
         let length = announced as usize;
         if buffer.len() - HEADER_LENGTH < length {
             return Ok(None);
         }
         buffer.advance(HEADER_LENGTH);
         Ok(Some(buffer.split_to(length).freeze()))
-    }
-}
-
-#[cfg(feature = "codec")]
-impl tokio_util::codec::Decoder for FrameDecoder {
-    type Item = Bytes;
-    type Error = std::io::Error;
-
-    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, std::io::Error> {
-        Self::decode(self, buffer)
-            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
     }
 }

@@ -18,19 +18,33 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::frames::{self, COALESCED_MESSAGES, ConnectionError, Reader};
+use super::frames::{self, Budget, COALESCED_MESSAGES, Charge, ConnectionError, Reader};
 use super::{Forward, Forwarder};
 use crate::shell::{Event, Leadership, Node};
 
 /// Bytes of a scan's page: well below a frame, whose overhead per item is small.
 const PAGE_BYTES: usize = 4 << 20;
 
+/// Memory that requests and the values of answers may take, over all connections, in bytes. Beyond it nothing more is
+/// read from clients until something has been answered.
+const CLIENT_MEMORY: usize = 256 << 20;
+
 /// Where a request's answer goes. It is sent exactly once.
 #[derive(Debug)]
 pub(crate) struct ReplyTo {
     responses: Sender<Queued>,
     correlation: u64,
-    permit: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// What a request occupies until its answer is being written.
+#[derive(Debug)]
+struct Place {
+    /// One of the requests that may be in flight on the connection.
+    _permit: OwnedSemaphorePermit,
+    /// The memory that the request takes, and then that which its answer takes.
+    charge: Option<Charge>,
+    memory: Budget,
 }
 
 /// An answer on its way. It holds the request's place among those in flight until it is being written, so that the queue
@@ -38,19 +52,41 @@ pub(crate) struct ReplyTo {
 #[derive(Debug)]
 struct Queued {
     response: ResponseEnvelope,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl ReplyTo {
     /// Sends the answer; nobody is there to hear it if the connection has ended.
-    pub(crate) fn send(self, body: Response) {
-        let response = ResponseEnvelope { correlation: self.correlation, body };
-        let _ = self.responses.try_send(Queued { response, _permit: self.permit });
+    pub(crate) fn send(self, mut body: Response) {
+        let Self { responses, correlation, mut place } = self;
+        place.charge = match value_bytes(&body) {
+            0 => None,
+            bytes => place.memory.try_charge(bytes).or_else(|| {
+                body = failure(
+                    ErrorCode::Overloaded,
+                    "too much memory is taken by answers that are not read: try again",
+                );
+                None
+            }),
+        };
+        let response = ResponseEnvelope { correlation, body };
+        let _ = responses.try_send(Queued { response, _place: place });
     }
 
     /// Says why the request failed.
     pub(crate) fn fail(self, code: ErrorCode, message: impl Into<String>) {
         self.send(failure(code, message));
+    }
+}
+
+/// Bytes of the values in an answer, roughly.
+fn value_bytes(response: &Response) -> usize {
+    match response {
+        Response::Got(got) => got.value.as_ref().map_or(0, |value| value.value.len()),
+        Response::Scanned(page) => {
+            page.items.iter().map(|item| item.key.len() + item.value.value.len()).sum()
+        }
+        Response::Written(_) | Response::Status(_) | Response::Stopping | Response::Failed(_) => 0,
     }
 }
 
@@ -64,6 +100,7 @@ pub(crate) fn failure(code: ErrorCode, message: impl Into<String>) -> Response {
 pub(crate) struct Clients {
     pub(crate) node: Arc<Node>,
     forwarder: Forwarder,
+    memory: Budget,
 }
 
 /// One connection.
@@ -75,8 +112,8 @@ struct Session {
 }
 
 impl Clients {
-    pub(crate) const fn new(node: Arc<Node>, forwarder: Forwarder) -> Self {
-        Self { node, forwarder }
+    pub(crate) fn new(node: Arc<Node>, forwarder: Forwarder) -> Self {
+        Self { node, forwarder, memory: Budget::new(CLIENT_MEMORY) }
     }
 
     /// Serves one connection until it ends.
@@ -87,7 +124,7 @@ impl Clients {
         address: SocketAddr,
         forwarded: bool,
     ) -> Result<(), ConnectionError> {
-        reader.decoder_mut().set_limit(CLIENT_FRAME_LIMIT);
+        reader.open_up(CLIENT_FRAME_LIMIT, Some(self.memory.clone()));
         let (responses, queue) = channel(Limits::DEFAULT.in_flight as usize);
         let session = Session { clients: self.clone(), address, forwarded };
         // Both halves have to come to their end: answers to what was read last still have to go out.
@@ -111,18 +148,21 @@ impl Session {
         let in_flight = Arc::new(Semaphore::new(Limits::DEFAULT.in_flight as usize));
         loop {
             let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(()) };
-            let envelope = match frames::receive::<RequestEnvelope>(&mut reader).await {
-                Ok(envelope) => envelope,
+            let memory = self.clients.memory.clone();
+            let (envelope, charge) = match frames::receive_charged::<RequestEnvelope>(&mut reader).await {
+                Ok(received) => received,
                 Err(error) => {
                     if let ConnectionError::Frame(_) = &error {
                         // No request can be told apart in it, so the answer bears the number that no request has.
-                        let reply = ReplyTo { responses, correlation: 0, permit };
+                        let place = Place { _permit: permit, charge: None, memory };
+                        let reply = ReplyTo { responses, correlation: 0, place };
                         reply.fail(ErrorCode::Malformed, format!("{error}; the connection is closed"));
                     }
                     return Err(error);
                 }
             };
-            let reply = ReplyTo { responses: responses.clone(), correlation: envelope.correlation, permit };
+            let place = Place { _permit: permit, charge, memory };
+            let reply = ReplyTo { responses: responses.clone(), correlation: envelope.correlation, place };
             let timeout = Duration::from_millis(u64::from(envelope.timeout_ms));
             self.take(envelope.body, timeout, reply).await;
         }
@@ -174,13 +214,15 @@ impl Session {
         if let Err(message) = check(&request) {
             return reply.fail(ErrorCode::TooLarge, message);
         }
-        if request.write.value().is_some() && node.disk_full.load(Ordering::Relaxed) {
-            return reply.fail(
-                ErrorCode::DiskFull,
-                "the disk of this node is nearly full: free some space, or delete keys (deletes and reads go on)",
-            );
-        }
         match node.leadership() {
+            Leadership::Leading
+                if request.write.value().is_some() && node.disk_full.load(Ordering::Relaxed) =>
+            {
+                reply.fail(
+                    ErrorCode::DiskFull,
+                    "the disk of the leader is nearly full: free some space, or delete keys (deletes and reads go on)",
+                );
+            }
             Leadership::Leading => self.tell(Event::Write { request, deadline, reply, retried: false }).await,
             leadership if self.forwarded => {
                 let leader = leadership.address().map(ToOwned::to_owned);

@@ -1,20 +1,20 @@
 //! Reading and writing messages as frames.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use futures::StreamExt;
+use bytes::{Bytes, BytesMut};
 use quorumkv_protocol::frame::{self, FrameDecoder, FrameError, HELLO_FRAME_LIMIT};
 use quorumkv_protocol::hello::{Hello, HelloReply, Welcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_util::codec::FramedRead;
 
 /// A connection that has not said Hello within this time is closed.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,22 +46,95 @@ pub(crate) enum ConnectionError {
     Refused(String),
 }
 
+/// Bytes for which room is made before each read.
+const READ_BYTES: usize = 16 << 10;
+
+/// Memory that clients may take, all together, in units of [`UNIT`] bytes: requests from the moment their length is
+/// known until they are answered, and values on their way to a client.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<Semaphore>);
+
+/// Memory that is taken; it is given back when this is dropped.
+pub(crate) type Charge = OwnedSemaphorePermit;
+
+const UNIT: u32 = 1 << 10;
+
+impl Budget {
+    /// A budget of about this many bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes / UNIT as usize)))
+    }
+
+    /// Takes memory, when there is some.
+    async fn charge(&self, bytes: u32) -> Charge {
+        let permit = Arc::clone(&self.0).acquire_many_owned(bytes.div_ceil(UNIT)).await;
+        permit.expect("the semaphore is never closed")
+    }
+
+    /// Takes memory if there is some now.
+    pub(crate) fn try_charge(&self, bytes: usize) -> Option<Charge> {
+        let units = u32::try_from(bytes).ok()?.div_ceil(UNIT);
+        Arc::clone(&self.0).try_acquire_many_owned(units).ok()
+    }
+}
+
 /// The reading half of a connection.
-pub(crate) type Reader = FramedRead<OwnedReadHalf, FrameDecoder>;
+#[derive(Debug)]
+pub(crate) struct Reader {
+    half: OwnedReadHalf,
+    buffer: BytesMut,
+    decoder: FrameDecoder,
+    budget: Option<Budget>,
+    charge: Option<Charge>,
+}
+
+impl Reader {
+    /// Takes frames of up to `limit` bytes from now on; their memory is taken from `budget`, if there is one.
+    pub(crate) fn open_up(&mut self, limit: u32, budget: Option<Budget>) {
+        self.decoder.set_limit(limit);
+        self.budget = budget;
+    }
+
+    /// The next body, and the memory that it takes. Nothing is lost when this is cancelled.
+    async fn frame(&mut self) -> Result<(Bytes, Option<Charge>), ConnectionError> {
+        loop {
+            if let (Some(budget), None) = (&self.budget, &self.charge)
+                && let Some(length) = self.decoder.announced(&self.buffer)?
+            {
+                self.charge = Some(budget.charge(length).await);
+            }
+            if let Some(body) = self.decoder.decode(&mut self.buffer)? {
+                return Ok((body, self.charge.take()));
+            }
+            self.buffer.reserve(READ_BYTES);
+            if self.half.read_buf(&mut self.buffer).await? == 0 {
+                return Err(ConnectionError::Closed);
+            }
+        }
+    }
+}
 
 /// Splits a new connection; only a Hello is taken on it for now.
 pub(crate) fn split(stream: TcpStream) -> io::Result<(Reader, OwnedWriteHalf)> {
     stream.set_nodelay(true)?;
-    let (read, write) = stream.into_split();
-    Ok((FramedRead::with_capacity(read, FrameDecoder::new(HELLO_FRAME_LIMIT), 16 << 10), write))
+    let (half, write) = stream.into_split();
+    let decoder = FrameDecoder::new(HELLO_FRAME_LIMIT);
+    Ok((Reader { half, buffer: BytesMut::new(), decoder, budget: None, charge: None }, write))
 }
 
 /// The next message.
 pub(crate) async fn receive<T: Serialize + DeserializeOwned>(
     reader: &mut Reader,
 ) -> Result<T, ConnectionError> {
-    let body = reader.next().await.ok_or(ConnectionError::Closed)??;
-    Ok(frame::decode(&body)?)
+    Ok(receive_charged(reader).await?.0)
+}
+
+/// The next message, and the memory that it takes.
+pub(crate) async fn receive_charged<T: Serialize + DeserializeOwned>(
+    reader: &mut Reader,
+) -> Result<(T, Option<Charge>), ConnectionError> {
+    let (body, charge) = reader.frame().await?;
+    Ok((frame::decode(&body)?, charge))
 }
 
 /// Sends one message.
@@ -103,7 +176,7 @@ pub(crate) async fn connect(
         send(&mut writer, hello).await?;
         match receive(&mut reader).await? {
             HelloReply::Welcome(welcome) => {
-                reader.decoder_mut().set_limit(frame_limit);
+                reader.open_up(frame_limit, None);
                 Ok((reader, writer, welcome))
             }
             HelloReply::Refused { message, .. } => Err(ConnectionError::Refused(message)),

@@ -149,7 +149,7 @@ impl Server {
         mut reader: Reader,
         writer: OwnedWriteHalf,
     ) -> Result<(), ConnectionError> {
-        reader.decoder_mut().set_limit(PEER_FRAME_LIMIT);
+        reader.open_up(PEER_FRAME_LIMIT, None);
         let (queue, replies) = mpsc::channel(QUEUE);
         self.clients.node.routes.set_replies(node, queue);
         tokio::select! {
