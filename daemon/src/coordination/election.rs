@@ -100,12 +100,20 @@ impl Election {
         self.leads = false;
     }
 
-    /// Deletes our znode, if there is one.
+    /// Deletes our znode, if there is one, and any other of our session.
     pub(super) async fn leave(&mut self, session: &Session) -> Result<(), OperationError> {
-        if let Some(own) = &self.own {
-            session.delete(&self.path(own)).await?;
-            info!(znode = own, "left the election");
-            self.forget();
+        let Some(own) = &self.own else { return Ok(()) };
+        session.delete(&self.path(own)).await?;
+        info!(znode = own, "left the election");
+        self.forget();
+        // A second one, of a create that took effect late, would keep our place although we gave it up.
+        session.sync(&self.folder).await?;
+        let field = Field::new(session.children(&self.folder).await?.unwrap_or_default());
+        for name in field.names_of(&self.address) {
+            let path = self.path(&name);
+            if session.owner(&path).await? == Some(session.id()) {
+                session.delete(&path).await?;
+            }
         }
         Ok(())
     }
@@ -153,8 +161,11 @@ impl Election {
     /// folder in case we do not enrol at once.
     async fn survey(&mut self, session: &Session) -> Result<(Field, Option<OneshotWatcher>), OperationError> {
         if let Some(own) = &self.own {
-            let field = Field::new(session.children(&self.folder).await?.unwrap_or_default());
+            let mut field = Field::new(session.children(&self.folder).await?.unwrap_or_default());
             if field.standing(own) != Standing::Absent {
+                if field.names_of(&self.address).len() > 1 {
+                    self.adopt(session, &mut field).await?;
+                }
                 return Ok((field, None));
             }
             warn!(znode = own, "our znode has been deleted by someone else");
@@ -167,8 +178,9 @@ impl Election {
         Ok((field, Some(watch)))
     }
 
-    /// Among the znodes of our address, takes the lowest that belongs to our session, and deletes its surplus and
-    /// what earlier sessions left.
+    /// Among the znodes of our address, takes the lowest that belongs to our session unless we have one, and deletes
+    /// the surplus and what earlier sessions left. (There is a surplus when a create on a broken connection takes
+    /// effect after we looked for it on the next one: the server reads them independently.)
     ///
     /// Deleting the earlier ones spares the others the rest of our former session's timeout after a quick restart.
     /// It is safe even if that process still lives, or if two nodes were given one address by mistake: the election
@@ -176,6 +188,9 @@ impl Election {
     /// nodes delete each other's znodes for ever.
     async fn adopt(&mut self, session: &Session, field: &mut Field) -> Result<(), OperationError> {
         for name in field.names_of(&self.address) {
+            if self.own.as_ref() == Some(&name) {
+                continue;
+            }
             let path = self.path(&name);
             match session.owner(&path).await? {
                 None => field.remove(&name),

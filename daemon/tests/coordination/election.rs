@@ -3,7 +3,7 @@
 use kvd::coordination::Event;
 use zookeeper_client::{Acls, CreateMode};
 
-use crate::node::{Node, Observer, PATIENCE};
+use crate::node::{LONG_SESSION, Node, Observer, PATIENCE};
 use crate::shared_zookeeper;
 
 /// Three nodes that have enrolled in the order of their ports, the first elected.
@@ -90,7 +90,8 @@ async fn a_follower_that_goes_elects_nobody_and_the_one_behind_it_watches_on() {
 #[tokio::test]
 async fn a_restarted_node_removes_the_znode_of_its_former_session() {
     let zookeeper = shared_zookeeper();
-    let observer = Observer::connect(&zookeeper.connect_string(), "restarted").await;
+    let mut observer = Observer::connect(&zookeeper.connect_string(), "restarted").await;
+    observer.place.session_timeout = LONG_SESSION;
     let mut former = Node::start(&observer.place, 5000).await;
     former.until(&Event::Elected).await;
     let left_behind = observer.lowest().await;

@@ -11,14 +11,19 @@ use zookeeper_client::Client;
 use crate::proxy::Proxy;
 
 /// How long a test waits for what must come. Never reached by a test that passes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A ZooKeeper, and a part of its tree that no other test uses, in this run or another.
 pub(crate) struct Place {
     servers: String,
     pub(crate) root: String,
     pub(crate) session_timeout: Duration,
+    /// For ever, unless a test says otherwise: the watches must do it alone.
+    pub(crate) audit_interval: Duration,
 }
+
+/// A session that a test with this timeout never sees expire.
+pub(crate) const LONG_SESSION: Duration = Duration::from_secs(60);
 
 impl Place {
     pub(crate) fn new(connect_string: &str, test: &str) -> Self {
@@ -26,7 +31,12 @@ impl Place {
             connect_string.split_at(connect_string.find('/').unwrap_or(connect_string.len()));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos();
         let root = format!("{above}/{test}-{now}");
-        Self { servers: servers.to_owned(), root, session_timeout: Duration::from_secs(2) }
+        Self {
+            servers: servers.to_owned(),
+            root,
+            session_timeout: Duration::from_secs(2),
+            audit_interval: PATIENCE * 100,
+        }
     }
 }
 
@@ -54,8 +64,7 @@ impl Node {
         let connect = format!("{}{}", proxy.address(), place.root).parse().expect("a connect string");
         let config = Config {
             session_timeout: place.session_timeout,
-            // The watches must do it alone: nothing in a test may depend on looking again.
-            audit_interval: PATIENCE * 100,
+            audit_interval: place.audit_interval,
             ..Config::new(connect, address.clone())
         };
         let tasks = TaskTracker::new();

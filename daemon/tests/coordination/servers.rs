@@ -6,7 +6,7 @@ use std::time::Duration;
 use kvd::coordination::{Event, SessionState};
 use quorumkv_tests::zookeeper::{ZooKeeper, ZooKeeperError};
 
-use crate::node::{Node, Observer, PATIENCE};
+use crate::node::{LONG_SESSION, Node, Observer, PATIENCE};
 
 /// Runs one of the harness's functions, all of which block, beside the nodes.
 async fn control(
@@ -100,7 +100,7 @@ async fn an_ensemble_that_changes_its_leader_keeps_every_place() {
     let zookeeper = start(3).await;
     let mut observer = Observer::connect(&zookeeper.connect_string(), "ensemble").await;
     // Long enough for the servers' own election on a busy machine.
-    observer.place.session_timeout = Duration::from_secs(20);
+    observer.place.session_timeout = LONG_SESSION;
     let (nodes, _) = enrol(&observer).await;
     let order: Vec<&Node> = nodes.iter().collect();
     observer.until_contenders(&order).await;
