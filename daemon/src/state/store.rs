@@ -78,6 +78,7 @@ impl Store {
             .journal_compression(CompressionType::None)
             .max_cached_files(Some(OPEN_FILES))
             .open()?;
+        // A keyspace keeps the settings that it was created with.
         let compaction = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
         let keyspace = |name, memtable_bytes| {
             let options = KeyspaceCreateOptions::default().compaction_strategy(compaction.clone());
@@ -102,8 +103,8 @@ impl Store {
         })?;
         let store = Self::create(directory, options)?;
         // fjall syncs the journal before it moves a memtable, so tables are never ahead of what a crash leaves of it.
-        let newest = [&store.data, &store.meta].map(|keyspace| keyspace.tree.get_highest_persisted_seqno());
-        if last_whole.is_some() && newest.into_iter().max() > Some(last_whole) {
+        let tables = [&store.data, &store.meta].map(|keyspace| keyspace.tree.get_highest_persisted_seqno());
+        if last_whole.is_some() && tables.into_iter().max().flatten() > last_whole {
             return Err(Malformed("the synced part of the journal").into());
         }
         let applied =
