@@ -271,3 +271,28 @@ impl Coordinator {
         self.registry.configuration(within).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Callers spawn these, so their futures must be `Send` whatever lifetimes they borrow with.
+    #[test]
+    fn every_call_can_be_spawned() {
+        fn spawnable<T: Send + 'static>(_: T) {}
+        fn calls(handle: Coordinator, address: HostPort) {
+            let within = Duration::ZERO;
+            spawnable(async move {
+                let _ = handle.allocate_epoch(0, within).await;
+                let _ = handle.register(0, &address, within).await;
+                let _ = handle.members(within).await;
+                let _ = handle.await_members(0, within).await;
+                let _ = handle.create_configuration_once(&[], within).await;
+                let _ = handle.configuration(within).await;
+                let _ = handle.resign(within).await;
+                let _ = handle.withdraw(within).await;
+            });
+        }
+        let _ = calls;
+    }
+}
