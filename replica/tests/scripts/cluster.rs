@@ -1,0 +1,359 @@
+//! A few replicas in which nothing happens by itself.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorumkv_protocol::client::{Write, WriteRequest};
+use quorumkv_protocol::entry::{Configuration, Entry};
+use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
+use quorumkv_protocol::{ClientId, NodeId, RequestId, Version};
+use quorumkv_replica::{Input, Outgoing, PersistId, Replica, Settings, Task, Timestamp, Token};
+
+use crate::model::configuration;
+use crate::model::disk::Disk;
+use crate::model::render;
+use crate::model::store::{Shared, Snapshot, Staged, Store};
+
+/// Results of requests that the states remember, and pieces in one chunk of a snapshot.
+const RESULTS: usize = 100;
+const CHUNK: usize = 3;
+
+/// How long clients wait.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a client asks.
+pub(crate) enum Ask<'a> {
+    Put(&'a str, &'a str),
+    Delete(&'a str),
+    CompareAndSet(&'a str, &'a str, u64),
+    Read(&'a str),
+    Scan,
+}
+
+struct Node {
+    replica: Replica<Shared>,
+    store: Rc<RefCell<Store>>,
+    saved: Store,
+    disk: Disk,
+    unsynced: Option<PersistId>,
+    to_apply: VecDeque<Arc<Entry>>,
+    tasks: VecDeque<Task>,
+    staged: Option<Staged>,
+    serving: Option<Snapshot>,
+}
+
+/// All nodes, and the messages between them.
+pub(crate) struct Cluster {
+    configuration: Configuration,
+    nodes: BTreeMap<NodeId, Node>,
+    messages: BTreeMap<(NodeId, NodeId), VecDeque<PeerEnvelope>>,
+    now: Timestamp,
+    asked: Vec<Option<WriteRequest>>,
+    output: Vec<String>,
+}
+
+/// Every append carries one entry, and no applied entry stays in memory.
+fn settings() -> Settings {
+    Settings { cache_bytes: 0, append_bytes: 1, ..Settings::default() }
+}
+
+impl Node {
+    fn start(id: NodeId, configuration: &Configuration, mut disk: Disk, saved: Store) -> Self {
+        let recovered = disk.recover(saved.applied);
+        let store = Rc::new(RefCell::new(saved.clone()));
+        let shared = Shared(Rc::clone(&store));
+        let replica = Replica::new(id, configuration.clone(), &recovered, shared, settings());
+        Self {
+            replica,
+            store,
+            saved,
+            disk,
+            unsynced: None,
+            to_apply: VecDeque::new(),
+            tasks: VecDeque::new(),
+            staged: None,
+            serving: None,
+        }
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(count: u64) -> Self {
+        let configuration = configuration(count);
+        let start = |member: &quorumkv_protocol::entry::Member| {
+            let node = Node::start(member.node, &configuration, Disk::new(), Store::new(RESULTS));
+            (member.node, node)
+        };
+        let nodes = configuration.members.iter().map(start).collect();
+        let mut cluster = Self {
+            configuration,
+            nodes,
+            messages: BTreeMap::new(),
+            now: Timestamp::from_micros(1_000_000),
+            asked: Vec::new(),
+            output: Vec::new(),
+        };
+        for one in cluster.members() {
+            for other in cluster.members().into_iter().filter(|&other| other > one) {
+                cluster.connect(one, other);
+            }
+        }
+        cluster
+    }
+
+    fn members(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).expect("there is such a node")
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_output(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.output)
+    }
+
+    pub(crate) fn input(&mut self, id: NodeId, input: Input) {
+        self.inputs(id, [input]);
+    }
+
+    fn inputs(&mut self, id: NodeId, inputs: impl IntoIterator<Item = Input>) {
+        let now = self.now;
+        let node = self.node(id);
+        for input in inputs {
+            node.replica.handle(now, input);
+        }
+        let effects = node.replica.flush(0);
+        let lines = render::effects(&effects);
+        if let Some(batch) = effects.persist {
+            node.disk.write(batch, effects.log, effects.when_durable);
+            node.unsynced = Some(batch);
+        }
+        node.to_apply.extend(effects.apply);
+        node.tasks.extend(effects.tasks);
+        for message in effects.sends {
+            self.send(id, message);
+        }
+        self.output.extend(lines.into_iter().map(|line| format!("{}: {line}", render::node(id))));
+    }
+
+    fn send(&mut self, from: NodeId, message: Outgoing) {
+        if self.messages.contains_key(&(from, message.to)) {
+            self.messages.entry((from, message.to)).or_default().push_back(message.envelope);
+        }
+    }
+
+    pub(crate) fn ask(&mut self, id: NodeId, ask: Ask<'_>) {
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let write = match ask {
+            Ask::Put(key, value) => Write::Put { key: bytes(key), value: bytes(value) },
+            Ask::Delete(key) => Write::Delete { key: bytes(key) },
+            Ask::CompareAndSet(key, value, expected) => Write::CompareAndSet {
+                key: bytes(key),
+                expected: Version::new(expected),
+                value: bytes(value),
+            },
+            Ask::Read(key) => {
+                let (token, deadline) = (self.token(None), self.now + PATIENCE);
+                return self.input(id, Input::Read { token, key: bytes(key), evidence: true, deadline });
+            }
+            Ask::Scan => {
+                let (token, deadline) = (self.token(None), self.now + PATIENCE);
+                return self.input(id, Input::Barrier { token, deadline });
+            }
+        };
+        let request = RequestId { client: ClientId::new(1), sequence: self.asked.len() as u64 + 1 };
+        self.write(id, WriteRequest { request, floor: 1, since: Version::ZERO, write });
+    }
+
+    /// Sends the request of an earlier token once more.
+    pub(crate) fn retry(&mut self, id: NodeId, token: u64) {
+        let index = usize::try_from(token - 1).expect("tokens are small");
+        let request = self.asked[index].clone().expect("only writes are retried");
+        self.write(id, request);
+    }
+
+    fn write(&mut self, id: NodeId, request: WriteRequest) {
+        let (token, deadline) = (self.token(Some(request.clone())), self.now + PATIENCE);
+        self.input(id, Input::Write { token, request, deadline });
+    }
+
+    fn token(&mut self, request: Option<WriteRequest>) -> Token {
+        self.asked.push(request);
+        Token(self.asked.len() as u64)
+    }
+
+    pub(crate) fn persist(&mut self, id: NodeId) {
+        let node = self.node(id);
+        let Some(batch) = node.unsynced.take() else { return };
+        let mut messages = Vec::new();
+        while let Some((_, released)) = node.disk.sync() {
+            messages.extend(released);
+        }
+        for message in messages {
+            self.send(id, message);
+        }
+        self.input(id, Input::Persisted(batch));
+    }
+
+    pub(crate) fn apply(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if node.to_apply.is_empty() {
+            return;
+        }
+        for entry in node.to_apply.drain(..) {
+            node.store.borrow_mut().apply(&entry);
+        }
+        let applied = node.store.borrow().applied.version;
+        self.input(id, Input::Applied(applied));
+    }
+
+    /// Does the background tasks that there are now.
+    pub(crate) fn work(&mut self, id: NodeId) {
+        let tasks = std::mem::take(&mut self.node(id).tasks);
+        for task in tasks {
+            self.perform(id, task);
+        }
+    }
+
+    fn perform(&mut self, id: NodeId, task: Task) {
+        let node = self.node(id);
+        let done = match task {
+            Task::ReadLog(read) => {
+                let entries = node.disk.written.read(read.from, read.max_bytes);
+                Input::LogRead { read, entries }
+            }
+            Task::ServeChunk { to, correlation, epoch, resume } => {
+                let cursor = resume.map_or(Bytes::new(), |position| position.cursor);
+                if cursor.is_empty() {
+                    node.serving = Some(node.store.borrow().snapshot());
+                }
+                let snapshot = node.serving.as_ref().expect("a snapshot was begun");
+                let body = PropagateReply::Chunk { epoch, chunk: snapshot.chunk(&cursor, CHUNK) }.into();
+                self.output.push(format!(
+                    "{}: -> {}: {}",
+                    render::node(id),
+                    render::node(to),
+                    render::message(&body)
+                ));
+                return self.send(id, Outgoing { to, envelope: PeerEnvelope { correlation, body } });
+            }
+            Task::WriteChunk(chunk) => {
+                Staged::take(&mut node.staged, &chunk);
+                Input::ChunkWritten { snapshot: chunk.position.snapshot, next: chunk.next }
+            }
+            Task::Install { snapshot } => {
+                let staged = node.staged.take().expect("a snapshot was stored");
+                let store = node.store.borrow().restored(&staged);
+                node.saved = store.clone();
+                *node.store.borrow_mut() = store;
+                Input::Installed { snapshot }
+            }
+        };
+        self.input(id, done);
+    }
+
+    pub(crate) fn trim(&mut self, id: NodeId, version: Version) {
+        let node = self.node(id);
+        node.saved = node.store.borrow().clone();
+        let base = node.disk.written.id_at(version).expect("the log holds it");
+        assert!(node.disk.trim(base), "what is trimmed is on disk");
+        self.input(id, Input::Trimmed(base));
+    }
+
+    pub(crate) fn deliver(&mut self, from: NodeId, to: NodeId) {
+        let messages = self.messages.get_mut(&(from, to)).map(std::mem::take).unwrap_or_default();
+        self.inputs(to, messages.into_iter().map(|envelope| Input::Message { from, envelope }));
+    }
+
+    pub(crate) fn connect(&mut self, one: NodeId, other: NodeId) {
+        for (from, to) in [(one, other), (other, one)] {
+            self.messages.insert((from, to), VecDeque::new());
+            self.input(from, Input::PeerUp(to));
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, one: NodeId, other: NodeId) {
+        for (from, to) in [(one, other), (other, one)] {
+            self.messages.remove(&(from, to));
+            self.input(from, Input::PeerDown(to));
+        }
+    }
+
+    pub(crate) fn tick(&mut self, time: Duration) {
+        self.now = self.now + time;
+        for id in self.members() {
+            self.input(id, Input::Tick);
+        }
+    }
+
+    pub(crate) fn restart(&mut self, id: NodeId) {
+        let mut node = self.nodes.remove(&id).expect("there is such a node");
+        node.disk.crash(0);
+        let peers: Vec<NodeId> =
+            self.members().into_iter().filter(|&peer| self.messages.contains_key(&(peer, id))).collect();
+        self.nodes.insert(id, Node::start(id, &self.configuration, node.disk, node.saved));
+        for peer in peers {
+            self.messages.remove(&(peer, id));
+            self.input(peer, Input::PeerDown(id));
+            self.connect(peer, id);
+        }
+        self.output.push(self.describe_node(id));
+    }
+
+    /// Lets these nodes, or all, do everything there is to do but wait. Says where they are then.
+    pub(crate) fn settle(&mut self, nodes: &[NodeId]) -> Vec<String> {
+        let nodes = if nodes.is_empty() { self.members() } else { nodes.to_vec() };
+        while nodes.iter().any(|&id| self.has_something_to_do(id, &nodes)) {
+            for &id in &nodes {
+                self.persist(id);
+                self.apply(id);
+                self.work(id);
+                for &peer in nodes.iter().filter(|&&peer| peer != id) {
+                    self.deliver(id, peer);
+                }
+            }
+        }
+        self.output.clear();
+        nodes.into_iter().map(|id| self.describe_node(id)).collect()
+    }
+
+    fn has_something_to_do(&self, id: NodeId, nodes: &[NodeId]) -> bool {
+        let node = &self.nodes[&id];
+        let sent = |peer| self.messages.get(&(id, peer)).is_some_and(|messages| !messages.is_empty());
+        node.unsynced.is_some()
+            || !node.to_apply.is_empty()
+            || !node.tasks.is_empty()
+            || nodes.iter().any(|&peer| sent(peer))
+    }
+
+    /// Where all nodes are.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        self.nodes.keys().map(|&id| self.describe_node(id)).collect()
+    }
+
+    fn describe_node(&self, id: NodeId) -> String {
+        let node = &self.nodes[&id];
+        let status = node.replica.status();
+        let keys: Vec<String> = (node.store.borrow().keys.iter())
+            .map(|(key, record)| {
+                format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(&record.value))
+            })
+            .collect();
+        format!(
+            "{}: {} in {}; log to {}, committed {}, applied {} [{}]",
+            render::node(id),
+            status.role.name(),
+            render::epoch(status.promise),
+            render::id(status.last),
+            status.committed,
+            status.applied,
+            keys.join(" ")
+        )
+    }
+}
