@@ -1,3 +1,4 @@
 //! Integration tests of quorumkv with real processes and a real ZooKeeper.
 
+pub mod cluster;
 pub mod zookeeper;

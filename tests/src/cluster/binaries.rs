@@ -1,0 +1,107 @@
+//! Where `kvd` and `kvctl` are. This crate cannot depend on them, so they are built on demand.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use super::ClusterError;
+
+/// The variable that names the `kvd` to test, instead of the one of this workspace.
+pub const KVD_VARIABLE: &str = "KVD_BIN";
+/// The variable that names the `kvctl` to test, instead of the one of this workspace.
+pub const KVCTL_VARIABLE: &str = "KVCTL_BIN";
+
+static KVD: Mutex<Option<PathBuf>> = Mutex::new(None);
+static KVCTL: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The `kvd` to test, built if need be.
+///
+/// # Errors
+/// It does not compile.
+pub fn kvd_binary() -> Result<PathBuf, ClusterError> {
+    find("kvd", KVD_VARIABLE, &KVD)
+}
+
+/// The `kvctl` to test, built if need be.
+///
+/// # Errors
+/// It does not compile.
+pub fn kvctl_binary() -> Result<PathBuf, ClusterError> {
+    find("kvctl", KVCTL_VARIABLE, &KVCTL)
+}
+
+/// Builds once in a process; that is quick when nothing has changed, and cargo's own lock orders the processes.
+fn find(name: &str, variable: &str, known: &Mutex<Option<PathBuf>>) -> Result<PathBuf, ClusterError> {
+    let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(path) = &*known {
+        return Ok(path.clone());
+    }
+    let path = match env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => build(name)?,
+    };
+    *known = Some(path.clone());
+    Ok(path)
+}
+
+/// Builds the binary with the profile, and into the directory, of the running test.
+fn build(name: &str) -> Result<PathBuf, ClusterError> {
+    let executable = env::current_exe()
+        .map_err(|source| ClusterError::Io { action: "find the test's own executable".to_owned(), source })?;
+    let place =
+        Place::of(&executable).ok_or_else(|| ClusterError::NoProfile(executable.display().to_string()))?;
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--quiet", "--package", name, "--bin", name, "--profile", &place.profile])
+        .arg("--target-dir")
+        .arg(&place.target)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stdin(Stdio::null());
+    let output =
+        command.output().map_err(|source| ClusterError::Io { action: format!("run {command:?}"), source })?;
+    if !output.status.success() {
+        return Err(ClusterError::Build {
+            command: format!("{command:?}"),
+            status: output.status,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        });
+    }
+    Ok(place.folder.join(name))
+}
+
+/// What the place of a test executable says: `<target>/<folder of the profile>/deps/<test>-<hash>`.
+#[derive(PartialEq, Eq, Debug)]
+struct Place {
+    target: PathBuf,
+    folder: PathBuf,
+    profile: String,
+}
+
+impl Place {
+    fn of(executable: &Path) -> Option<Self> {
+        let folder = executable.parent().filter(|deps| deps.ends_with("deps"))?.parent()?;
+        let name = folder.file_name()?.to_str()?;
+        // The one profile whose folder has another name.
+        let profile = if name == "debug" { "dev" } else { name };
+        let target = folder.parent()?.to_owned();
+        Some(Self { target, folder: folder.to_owned(), profile: profile.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_test_names_its_profile() {
+        let place = Place::of(Path::new("/t/debug/deps/scenarios-0123")).unwrap();
+        assert_eq!(
+            place,
+            Place { target: "/t".into(), folder: "/t/debug".into(), profile: "dev".to_owned() }
+        );
+        assert_eq!(Place::of(Path::new("/t/release/deps/x-1")).unwrap().profile, "release");
+        assert_eq!(Place::of(Path::new("/usr/bin/x")), None);
+    }
+}
