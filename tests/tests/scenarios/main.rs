@@ -1,0 +1,7 @@
+//! The scenarios of a cluster that serves: real `kvd` processes, a real ZooKeeper, and what goes wrong with both.
+//!
+//! Each module is one scenario. Tests wait for what must become true, with long deadlines, and never for a time to
+//! pass: they say the same on a slow machine.
+
+mod add_and_read;
+mod load;
