@@ -220,7 +220,7 @@ fn the_highest_version_among_present_values_brings_a_deleted_key_back() {
     assert_eq!(highest_present(&[a.clone(), c.clone()]), Some(id(1, 2)), "and the next one finds it again");
 
     assert_eq!(read(2, &[a.clone(), b.clone()]), (Some(id(1, 3)), Some(Rule::KnownCommitted)));
-    assert_eq!(read(2, &[a.clone(), c.clone()]), (Some(id(1, 3)), Some(Rule::KnownCommitted)));
+    assert_eq!(read(2, &[a, c.clone()]), (Some(id(1, 3)), Some(Rule::KnownCommitted)));
     assert_eq!(
         read(2, &[b, c.clone()]),
         (Some(id(1, 3)), None),

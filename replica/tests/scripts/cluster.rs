@@ -148,9 +148,9 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn ask(&mut self, id: NodeId, ask: Ask<'_>) {
+    pub(crate) fn ask(&mut self, id: NodeId, ask: &Ask<'_>) {
         let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-        let write = match ask {
+        let write = match *ask {
             Ask::Put(key, value) => Write::Put { key: bytes(key), value: bytes(value) },
             Ask::Delete(key) => Write::Delete { key: bytes(key) },
             Ask::CompareAndSet(key, value, expected) => Write::CompareAndSet {

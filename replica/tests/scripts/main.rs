@@ -55,15 +55,15 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
         ["resign", id] => cluster.input(node(id), Input::StandDown),
         ["write", id, pair] => {
             let (key, value) = pair.split_once('=').expect("key=value");
-            cluster.ask(node(id), Ask::Put(key, value));
+            cluster.ask(node(id), &Ask::Put(key, value));
         }
-        ["delete", id, key] => cluster.ask(node(id), Ask::Delete(key)),
+        ["delete", id, key] => cluster.ask(node(id), &Ask::Delete(key)),
         ["cas", id, pair, "at", version] => {
             let (key, value) = pair.split_once('=').expect("key=value");
-            cluster.ask(node(id), Ask::CompareAndSet(key, value, number(version)));
+            cluster.ask(node(id), &Ask::CompareAndSet(key, value, number(version)));
         }
-        ["read", id, key] => cluster.ask(node(id), Ask::Read(key)),
-        ["scan", id] => cluster.ask(node(id), Ask::Scan),
+        ["read", id, key] => cluster.ask(node(id), &Ask::Read(key)),
+        ["scan", id] => cluster.ask(node(id), &Ask::Scan),
         ["retry", id, token] => cluster.retry(node(id), number(token.trim_start_matches('t'))),
         ["persist", id] => cluster.persist(node(id)),
         ["apply", id] => cluster.apply(node(id)),

@@ -172,7 +172,7 @@ impl World {
         let (deadline, node) = (now + Duration::from_micros(left), sent.node);
         let input = match sent.what.clone() {
             What::Write(request) => Input::Write { token, request, deadline },
-            What::Read(key) => Input::Read { token, key, evidence: token.0 % 2 == 0, deadline },
+            What::Read(key) => Input::Read { token, key, evidence: token.0.is_multiple_of(2), deadline },
             What::Scan => Input::Barrier { token, deadline },
         };
         self.input(node, input);

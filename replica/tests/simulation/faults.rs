@@ -127,7 +127,8 @@ impl World {
             let running = self.running();
             let Some(id) = self.pick(&running) else { return };
             self.crash(id);
-            let downtime = self.rng.u64(1_000..1_500_000);
+            let downtime =
+                if self.rng.bool() { self.rng.u64(1_000..50_000) } else { self.rng.u64(50_000..1_500_000) };
             self.schedule(downtime, Event::Restart(id));
         }
     }
@@ -148,7 +149,8 @@ impl World {
         }
         self.note(|_| format!("nothing gets through from, to: {cut:?}"));
         self.network.blocked.extend(cut.iter().copied());
-        let end = self.rng.u64(20_000..1_500_000);
+        let end =
+            if self.rng.bool() { self.rng.u64(2_000..100_000) } else { self.rng.u64(100_000..1_500_000) };
         self.schedule(end, Event::Unblock(cut));
     }
 

@@ -10,6 +10,7 @@ mod clients;
 mod faults;
 mod healing;
 mod invariants;
+mod links;
 #[path = "../model/mod.rs"]
 mod model;
 mod network;
@@ -20,7 +21,7 @@ mod world;
 use world::{Summary, World};
 
 /// Seeds that every run of the tests tries.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 4_000;
 
 /// Reads a number from the environment.
 fn variable(name: &str) -> Option<u64> {

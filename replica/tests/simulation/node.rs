@@ -11,10 +11,10 @@ use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply, SnapshotChunk, Snaps
 use quorumkv_protocol::{EntryId, Epoch, NodeId};
 use quorumkv_replica::{Effects, Input, LogRead, Notice, Outgoing, PersistId, Replica, Task};
 
+use crate::links::Requests;
 use crate::model::disk::Disk;
 use crate::model::render;
 use crate::model::store::{Shared, Snapshot, Staged, Store};
-use crate::network::{ConnectionId, Fate, Pair, Way};
 use crate::world::{Event, World};
 
 /// Pieces in one chunk of a snapshot.
@@ -44,9 +44,7 @@ pub(crate) struct Process {
     reported: u64,
     staged: Option<Staged>,
     serving: BTreeMap<EntryId, Snapshot>,
-    /// Requests that may still be answered: where each came from, by the correlation that the replica knows it under.
-    requests: BTreeMap<u64, (Pair, ConnectionId, u64)>,
-    received: u64,
+    pub(crate) requests: Requests,
 }
 
 enum Job {
@@ -108,8 +106,7 @@ impl World {
             reported: 0,
             staged: None,
             serving: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            received: 0,
+            requests: Requests::default(),
         });
         self.invariants.started(id, promise);
         self.note(|_| {
@@ -375,80 +372,5 @@ impl World {
             None => PropagateReply::Unavailable { epoch },
         };
         self.send(id, Outgoing { to, envelope: PeerEnvelope { correlation, body: reply.into() } });
-    }
-
-    /// Sends a request over the node's own connection, a reply over the one that its request came on.
-    pub(crate) fn send(&mut self, from: NodeId, message: Outgoing) {
-        self.invariants.sent(from, &message, &self.nodes);
-        let Outgoing { to, mut envelope } = message;
-        let (pair, id, way) = if envelope.body.is_reply() {
-            let node = self.node(from);
-            let Some(process) = &mut node.process else { return };
-            let Some((pair, id, original)) = process.requests.remove(&envelope.correlation) else { return };
-            assert_eq!(pair, (to, from), "a reply goes to who asked");
-            envelope.correlation = original;
-            (pair, id, Way::Reply)
-        } else {
-            let Some(id) = self.network.connection((from, to)) else { return };
-            ((from, to), id, Way::Request)
-        };
-        let far = self.plan.delayed;
-        let delay = self.rng.u64(50..=self.plan.delay)
-            + if self.chance(far, 1000) { self.rng.u64(0..300_000) } else { 0 };
-        match self.network.send(pair, id, way, self.now + delay) {
-            Fate::Arrives(time) => {
-                if way == Way::Request && self.chance(self.plan.duplicated, 1000) {
-                    let late = time - self.now + self.rng.u64(0..200_000);
-                    self.schedule(late, Event::Arrival { pair, id, way, envelope: envelope.clone() });
-                }
-                self.schedule(time - self.now, Event::Arrival { pair, id, way, envelope });
-            }
-            Fate::Lost { first: true } => {
-                let noticed = self.rng.u64(20_000..800_000);
-                self.schedule(noticed, Event::Break(pair, id));
-            }
-            Fate::Lost { first: false } | Fate::Unsent => {}
-        }
-    }
-
-    pub(crate) fn arrive(&mut self, pair: Pair, id: ConnectionId, way: Way, mut envelope: PeerEnvelope) {
-        if !self.network.delivers(pair, id, way, self.now) {
-            return;
-        }
-        let (from, to) = match way {
-            Way::Request => pair,
-            Way::Reply => (pair.1, pair.0),
-        };
-        let Some(process) = &mut self.node(to).process else { return };
-        if way == Way::Request {
-            process.received += 1;
-            process.requests.insert(process.received, (pair, id, envelope.correlation));
-            envelope.correlation = process.received;
-        }
-        self.input(to, Input::Message { from, envelope });
-    }
-
-    pub(crate) fn connect(&mut self, pair: Pair) {
-        let runs = |node: NodeId| self.nodes[&node].process.is_some();
-        if self.network.is_connected(pair) || !runs(pair.0) || !runs(pair.1) {
-            return;
-        }
-        if self.network.permits(pair) {
-            self.network.connect(pair);
-            self.input(pair.0, Input::PeerUp(pair.1));
-        } else {
-            let again = self.rng.u64(10_000..100_000);
-            self.schedule(again, Event::Connect(pair));
-        }
-    }
-
-    /// Breaks a connection; its maker notices, and makes another.
-    pub(crate) fn sever(&mut self, pair: Pair) {
-        let linger = if self.rng.bool() { self.rng.u64(0..300_000) } else { 0 };
-        self.network.sever(pair, self.now + linger);
-        self.note(|_| format!("{} loses its connection to {}", pair.0, pair.1));
-        self.input(pair.0, Input::PeerDown(pair.1));
-        let again = self.rng.u64(1_000..100_000);
-        self.schedule(again, Event::Connect(pair));
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let nodes = *rng.choice(&[1, 2, 3, 3, 3, 4, 5, 5, 5]).expect("there are choices");
+        let nodes = *rng.choice(&[1, 2, 3, 3, 3, 4, 5, 5, 5, 5]).expect("there are choices");
         Self {
             nodes,
             chaos: rng.u64(1_000_000..6_000_000),
@@ -59,10 +59,10 @@ impl Plan {
             sync: *rng.choice(&[200, 2_000, 20_000]).expect("there are choices"),
             apply: *rng.choice(&[100, 2_000, 20_000]).expect("there are choices"),
             retries: *rng.choice(&[20, 70, 95]).expect("there are choices"),
-            elections: rng.u64(100_000..1_500_000),
+            elections: elections(rng),
             rivals: rng.u64(0..60),
             crashes: sometimes(rng, 150_000..2_000_000),
-            partitions: sometimes(rng, 200_000..2_000_000),
+            partitions: sometimes(rng, 50_000..1_500_000),
             breaks: sometimes(rng, 20_000..1_000_000),
             slow_disks: sometimes(rng, 200_000..2_000_000),
             resignations: sometimes(rng, 300_000..3_000_000),
@@ -70,6 +70,15 @@ impl Plan {
             trims: *rng.choice(&[0, 20, 90]).expect("there are choices"),
             state_outruns_log: rng.bool(),
         }
+    }
+}
+
+/// From elections that follow one another faster than a takeover can be completed, to reigns of seconds.
+fn elections(rng: &mut Rng) -> u64 {
+    match rng.u8(0..3) {
+        0 => rng.u64(5_000..60_000),
+        1 => rng.u64(60_000..400_000),
+        _ => rng.u64(400_000..2_000_000),
     }
 }
 
@@ -87,7 +96,7 @@ fn settings(rng: &mut Rng) -> Settings {
         hedge: Duration::from_millis(rng.u64(2..30)),
         park: Duration::from_millis(rng.u64(20..400)),
         pipeline: rng.usize(1..5),
-        append_bytes: *rng.choice(&[1, 500, 2_000, 1 << 20]).expect("there are choices"),
+        append_bytes: *rng.choice(&[1, 1, 500, 1 << 20]).expect("there are choices"),
         backlog_bytes: *rng.choice(&[1_000, 5_000, 1 << 20]).expect("there are choices"),
         cache_bytes: *rng.choice(&[0, 1_000, 1 << 20]).expect("there are choices"),
         reads: 64,
