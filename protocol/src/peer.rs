@@ -20,7 +20,7 @@ pub const MAX_KEYS: usize = 4096;
 /// A message between members. Replies go back over the connection that the request came on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerEnvelope {
-    /// Chosen by the sender of the request, repeated in its reply.
+    /// Chosen by the sender of the request, below 2^48, and repeated in its reply.
     pub correlation: u64,
     /// The message.
     pub body: PeerMessage,
@@ -299,7 +299,7 @@ pub enum KeyAnswer {
         id: EntryId,
         /// CRC32C of the value. Two different ones under one id are corruption.
         checksum: u32,
-        /// The value; `None` if the asker holds the same entry's.
+        /// The value; `None` if the asker holds the same entry's, or if the answer would become too long.
         value: Option<Bytes>,
     },
 }

@@ -12,6 +12,10 @@ use crate::time::Timestamp;
 /// Most samples that wait for this replica to pass an entry. Beyond it they are answered at once.
 const MAX_PARKED: usize = 4096;
 
+/// Bytes of values in an answer after which no further value is sent. With one more of the longest, and the ids of all
+/// keys, an answer still fits a frame.
+const REPLY_BYTES: usize = 4 << 20;
+
 /// A sample that is answered when this replica has passed an entry.
 #[derive(Debug)]
 pub(crate) struct Parked {
@@ -49,12 +53,16 @@ impl<S: StateView> Replica<S> {
     }
 
     fn answer_sample(&mut self, to: NodeId, correlation: u64, sample: &ReadSample) {
+        let mut value_bytes = 0;
         let keys = sample
             .keys
             .iter()
             .map(|probe| match self.holding(&probe.key) {
-                KeyAnswer::Present { id, checksum, .. } if probe.held == Some(id) => {
-                    KeyAnswer::Present { id, checksum, value: None }
+                KeyAnswer::Present { id, checksum, value: Some(value) } => {
+                    // What would make the answer too long is left out; the asker asks again about that key alone.
+                    let is_wanted = probe.held != Some(id) && value_bytes < REPLY_BYTES;
+                    value_bytes += if is_wanted { value.len() } else { 0 };
+                    KeyAnswer::Present { id, checksum, value: is_wanted.then_some(value) }
                 }
                 answer => answer,
             })

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use quorumkv_protocol::client::{Rule, Versioned};
+use quorumkv_protocol::client::Rule;
 use quorumkv_protocol::peer::{KeyProbe, PeerMessage, ReadSample, ReadSampleReply};
 use quorumkv_protocol::{ErrorCode, NodeId};
 
 use super::rule::{self, Answer, Candidate};
-use super::{Read, Rounds, evidence, find_value, lacks_value};
+use super::{Found, Read, Rounds, Seen, find_value, value_bytes};
 use crate::effects::{Notice, Reply};
 use crate::replica::Replica;
 use crate::state::StateView;
@@ -28,7 +28,9 @@ pub(super) struct Contested {
     answers: Vec<Answer>,
     candidate: Candidate,
     /// What the read returns if the candidate is committed.
-    value: Option<Versioned>,
+    value: Found,
+    /// Bytes of values that it was found to hold when it became contested.
+    held: usize,
     rounds: Rounds,
     next_round: Timestamp,
     pause: Duration,
@@ -36,13 +38,16 @@ pub(super) struct Contested {
 
 impl<S: StateView> Replica<S> {
     /// Goes on with a read that its first answers did not decide.
-    pub(super) fn contest(&mut self, read: Read, answers: Vec<Answer>, candidate: Candidate) {
-        let value = find_value(&candidate, &answers);
+    pub(super) fn contest(&mut self, read: Read, answers: Vec<Answer>, candidate: Candidate, value: Found) {
+        let is_missing = value == Found::Missing;
+        let held = answers.iter().map(|answer| value_bytes(&answer.key)).sum();
+        self.reader.held += held;
         let contested = Contested {
             read,
             answers,
             candidate,
             value,
+            held,
             rounds: Rounds { sampled: 1, conflicts: 1 },
             next_round: self.now + SHORTEST_ROUND,
             pause: SHORTEST_ROUND,
@@ -50,7 +55,7 @@ impl<S: StateView> Replica<S> {
         self.out.notice(Notice::ReadConflict { rounds: 1 });
         let correlation = self.out.next_correlation();
         self.reader.contested.insert(correlation, contested);
-        self.ask_on(correlation, false);
+        self.ask_on(correlation, is_missing);
     }
 
     /// Asks those that can bring the read on: who is behind, who was not asked, or (`all`) everybody.
@@ -79,9 +84,6 @@ impl<S: StateView> Replica<S> {
         let (Some(key), true) = (reply.keys.pop(), reply.keys.is_empty()) else {
             return self.absurd(from, "it answered about other keys than it was asked");
         };
-        if lacks_value(&key, None) {
-            return self.absurd(from, "it left out a value that was asked for");
-        }
         let round = contested.rounds.sampled;
         contested.note(Answer { node: from, round, standing: reply.standing, key });
         self.settle(correlation);
@@ -92,13 +94,14 @@ impl<S: StateView> Replica<S> {
         let quorum = self.configuration.quorum();
         let Some(contested) = self.reader.contested.get(&correlation) else { return };
         if let Some((one, other, entry)) = rule::differing(&contested.answers) {
-            let Some(contested) = self.reader.contested.remove(&correlation) else { return };
+            let Some(contested) = self.take_contested(correlation) else { return };
             return self.report_corruption(&contested.read, (one, other), entry);
         }
         let Some(rule) = rule::verdict(quorum, &contested.candidate, &contested.answers) else { return };
-        let Some(contested) = self.reader.contested.remove(&correlation) else { return };
+        let Found::Value(value) = contested.value.clone() else { return };
+        let Some(contested) = self.take_contested(correlation) else { return };
         let evidence = contested.read.evidence.then(|| contested.evidence(quorum, self.now, Some(rule)));
-        self.finish(contested.read.token, Reply::Read { value: contested.value, evidence });
+        self.finish(contested.read.token, Reply::Read { value, evidence });
     }
 
     /// This node's own log may have moved on: that answers too.
@@ -148,8 +151,15 @@ impl<S: StateView> Replica<S> {
         }
     }
 
+    /// The read comes to its end.
+    fn take_contested(&mut self, correlation: u64) -> Option<Contested> {
+        let contested = self.reader.contested.remove(&correlation)?;
+        self.reader.held -= contested.held;
+        Some(contested)
+    }
+
     fn give_up(&mut self, correlation: u64) {
-        let Some(contested) = self.reader.contested.remove(&correlation) else { return };
+        let Some(contested) = self.take_contested(correlation) else { return };
         let evidence = Some(contested.evidence(self.configuration.quorum(), self.now, None));
         self.finish(
             contested.read.token,
@@ -168,7 +178,10 @@ impl Contested {
             Some(known) => *known = answer,
             None => self.answers.push(answer),
         }
-        if newer && let Some(candidate) = rule::candidate(&self.answers) {
+        // A candidate whose value nobody has sent is no better than what the answers name by now.
+        if (newer || self.value == Found::Missing)
+            && let Some(candidate) = rule::candidate(&self.answers)
+        {
             self.candidate = candidate;
             self.value = find_value(&candidate, &self.answers);
         }
@@ -180,6 +193,7 @@ impl Contested {
         now: Timestamp,
         rule: Option<Rule>,
     ) -> quorumkv_protocol::client::Evidence {
-        evidence(&self.answers, &self.candidate, quorum, self.rounds, &self.read, now, rule)
+        let seen = Seen { answers: &self.answers, candidate: &self.candidate, rounds: self.rounds };
+        seen.evidence(quorum, &self.read, now, rule)
     }
 }

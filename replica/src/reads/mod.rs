@@ -22,9 +22,12 @@ use crate::time::Timestamp;
 use contested::Contested;
 use rule::{Answer, Candidate};
 
-/// Most keys in one sample, and most bytes of them.
+/// Most keys in one sample, and the bytes of keys and of this node's own values for them after which no more are added.
 const SAMPLE_KEYS: usize = 1024;
 const SAMPLE_BYTES: usize = 4 << 20;
+
+/// Bytes of values that reads under way may hold. Beyond it reads wait until others are answered.
+const HELD_BYTES: usize = 64 << 20;
 
 /// How often deadlines are looked at: a client's answer may come this much late.
 const EXPIRY_SCAN: Duration = Duration::from_millis(25);
@@ -46,6 +49,8 @@ pub(crate) struct Reader {
     /// Smoothed time that each member takes to answer.
     latency: BTreeMap<NodeId, Duration>,
     in_flight: usize,
+    /// Bytes of values that samples and contested reads hold.
+    held: usize,
     scanned: Timestamp,
 }
 
@@ -74,6 +79,8 @@ struct Sample {
     barriers: Vec<Barrier>,
     asked: Vec<NodeId>,
     answers: Vec<(NodeId, ReadSampleReply)>,
+    /// Bytes of this node's own values.
+    held: usize,
     started: Timestamp,
     /// When members were last asked.
     sent: Timestamp,
@@ -103,7 +110,9 @@ impl<S: StateView> Replica<S> {
         if self.links.len() < needed {
             return;
         }
-        while !self.reader.waiting.is_empty() || !self.reader.barriers_waiting.is_empty() {
+        while (!self.reader.waiting.is_empty() || !self.reader.barriers_waiting.is_empty())
+            && self.reader.held < HELD_BYTES
+        {
             let peers = choose(self.links.iter().copied().collect(), needed, entropy);
             self.sample(peers);
         }
@@ -111,15 +120,18 @@ impl<S: StateView> Replica<S> {
 
     /// Samples `peers` and this node for as many waiting reads as one message takes.
     fn sample(&mut self, peers: Vec<NodeId>) {
-        let (mut reads, mut bytes) = (Vec::new(), 0);
-        while let Some(read) = self.reader.waiting.front() {
-            bytes += read.key.len();
-            if !reads.is_empty() && (reads.len() == SAMPLE_KEYS || bytes > SAMPLE_BYTES) {
-                break;
-            }
-            reads.extend(self.reader.waiting.pop_front());
+        let (mut reads, mut keys, mut key_bytes, mut held) = (Vec::new(), Vec::new(), 0, 0);
+        while reads.len() < SAMPLE_KEYS
+            && key_bytes + held < SAMPLE_BYTES
+            && let Some(read) = self.reader.waiting.pop_front()
+        {
+            let own = self.holding(&read.key);
+            key_bytes += read.key.len();
+            held += value_bytes(&own);
+            keys.push(own);
+            reads.push(read);
         }
-        let keys: Vec<KeyAnswer> = reads.iter().map(|read| self.holding(&read.key)).collect();
+        self.reader.held += held;
         let probes: Vec<KeyProbe> = reads
             .iter()
             .zip(&keys)
@@ -136,6 +148,7 @@ impl<S: StateView> Replica<S> {
             barriers: std::mem::take(&mut self.reader.barriers_waiting),
             asked: peers,
             answers: vec![(self.me, own)],
+            held,
             started: self.now,
             sent: self.now,
         };
@@ -156,10 +169,6 @@ impl<S: StateView> Replica<S> {
         if reply.keys.len() != sample.reads.len() {
             return self.absurd(from, "it answered about other keys than it was asked");
         }
-        let own = &sample.answers[0].1.keys;
-        if reply.keys.iter().zip(own).any(|(answer, own)| lacks_value(answer, present(own))) {
-            return self.absurd(from, "it left out a value that was asked for");
-        }
         if !sample.asked.contains(&from) || sample.answers.iter().any(|(node, _)| *node == from) {
             return;
         }
@@ -177,6 +186,7 @@ impl<S: StateView> Replica<S> {
             return;
         }
         let Some(sample) = self.reader.samples.remove(&correlation) else { return };
+        self.reader.held -= sample.held;
         if let Some(target) = sample.answers.iter().map(|(_, reply)| reply.standing.last).max() {
             self.reader.barriers.extend(sample.barriers.into_iter().map(|barrier| (target, barrier)));
         }
@@ -205,23 +215,15 @@ impl<S: StateView> Replica<S> {
         if let Some((one, other, entry)) = rule::differing(&answers) {
             return self.report_corruption(&read, (one, other), entry);
         }
-        match rule::verdict(self.configuration.quorum(), &candidate, &answers) {
-            Some(rule) => {
-                let value = find_value(&candidate, &answers);
-                let evidence = read.evidence.then(|| {
-                    evidence(
-                        &answers,
-                        &candidate,
-                        self.configuration.quorum(),
-                        Rounds::FIRST,
-                        &read,
-                        self.now,
-                        Some(rule),
-                    )
-                });
+        let quorum = self.configuration.quorum();
+        let value = find_value(&candidate, &answers);
+        match (rule::verdict(quorum, &candidate, &answers), value) {
+            (Some(rule), Found::Value(value)) => {
+                let seen = Seen { answers: &answers, candidate: &candidate, rounds: Rounds::FIRST };
+                let evidence = read.evidence.then(|| seen.evidence(quorum, &read, self.now, Some(rule)));
                 self.finish(read.token, Reply::Read { value, evidence });
             }
-            None => self.contest(read, answers, candidate),
+            (_, value) => self.contest(read, answers, candidate, value),
         }
     }
 
@@ -340,9 +342,14 @@ impl<S: StateView> Replica<S> {
         for (_, barrier) in reader.barriers.extract_if(.., |(_, barrier)| barrier.deadline <= now) {
             out.answer(barrier.token, timed_out());
         }
-        reader
-            .samples
-            .retain(|_, sample| !sample.barriers.is_empty() || sample.reads.iter().any(Option::is_some));
+        let held = &mut reader.held;
+        reader.samples.retain(|_, sample| {
+            let is_wanted = !sample.barriers.is_empty() || sample.reads.iter().any(Option::is_some);
+            if !is_wanted {
+                *held -= sample.held;
+            }
+            is_wanted
+        });
     }
 }
 
@@ -378,51 +385,65 @@ fn present(answer: &KeyAnswer) -> Option<EntryId> {
     }
 }
 
-/// Whether an answer leaves out a value that the asker, who holds `held`, does not have.
-fn lacks_value(answer: &KeyAnswer, held: Option<EntryId>) -> bool {
-    matches!(answer, KeyAnswer::Present { id, value: None, .. } if held != Some(*id))
+/// Bytes of the value in an answer.
+fn value_bytes(answer: &KeyAnswer) -> usize {
+    match answer {
+        KeyAnswer::Present { value: Some(value), .. } => value.len(),
+        KeyAnswer::Present { value: None, .. } | KeyAnswer::Absent { .. } => 0,
+    }
 }
 
-/// The value of the candidate's entry: whoever named it either sent it, or said that it is what the asker holds.
-fn find_value(candidate: &Candidate, answers: &[Answer]) -> Option<Versioned> {
-    let decider = answers.iter().find(|answer| answer.node == candidate.node)?;
-    let named = present(&decider.key)?;
-    answers.iter().find_map(|answer| match &answer.key {
-        KeyAnswer::Present { id, value: Some(value), .. } if *id == named => {
-            Some(Versioned { version: id.version, value: value.clone() })
-        }
+/// What a read would return.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    /// This, or `None` if the key is absent.
+    Value(Option<Versioned>),
+    /// A value that no answer so far has brought along.
+    Missing,
+}
+
+/// What the candidate's entry wrote. Whoever named it sent the value, unless the asker holds it too or the answer would
+/// have become too long.
+fn find_value(candidate: &Candidate, answers: &[Answer]) -> Found {
+    let named = match candidate.entry {
+        Some(entry) if candidate.is_present => entry,
+        Some(_) | None => return Found::Value(None),
+    };
+    let value = answers.iter().find_map(|answer| match &answer.key {
+        KeyAnswer::Present { id, value: Some(value), .. } if *id == named => Some(value),
         KeyAnswer::Present { .. } | KeyAnswer::Absent { .. } => None,
+    });
+    value.map_or(Found::Missing, |value| {
+        Found::Value(Some(Versioned { version: named.version, value: value.clone() }))
     })
 }
 
-/// Who said what.
-fn evidence<'a>(
-    answers: impl IntoIterator<Item = &'a Answer>,
-    candidate: &Candidate,
-    quorum: usize,
+/// What a read has come to know.
+struct Seen<'a> {
+    answers: &'a [Answer],
+    candidate: &'a Candidate,
     rounds: Rounds,
-    read: &Read,
-    now: Timestamp,
-    rule: Option<Rule>,
-) -> Evidence {
-    let witnesses = answers
-        .into_iter()
-        .map(|answer| Witness {
+}
+
+impl Seen<'_> {
+    /// Who said what.
+    fn evidence(&self, quorum: usize, read: &Read, now: Timestamp, rule: Option<Rule>) -> Evidence {
+        let witness = |answer: &Answer| Witness {
             node: answer.node,
             round: answer.round,
             last: answer.standing.last,
             promise: answer.standing.promise,
             committed: answer.standing.committed,
             touched: answer.key.id(),
-            decided: answer.node == candidate.node,
-        })
-        .collect();
-    Evidence {
-        witnesses,
-        quorum: u32::try_from(quorum).unwrap_or(u32::MAX),
-        rounds: rounds.sampled,
-        conflicts: rounds.conflicts,
-        elapsed_us: u64::try_from(now.since(read.started).as_micros()).unwrap_or(u64::MAX),
-        rule,
+            decided: answer.node == self.candidate.node,
+        };
+        Evidence {
+            witnesses: self.answers.iter().map(witness).collect(),
+            quorum: u32::try_from(quorum).unwrap_or(u32::MAX),
+            rounds: self.rounds.sampled,
+            conflicts: self.rounds.conflicts,
+            elapsed_us: u64::try_from(now.since(read.started).as_micros()).unwrap_or(u64::MAX),
+            rule,
+        }
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Candidate {
     /// The entry that it named; `None` if the key is absent and whatever deleted it was applied, and so committed,
     /// before.
     pub(crate) entry: Option<EntryId>,
+    /// Whether that entry gave the key a value.
+    pub(crate) is_present: bool,
 }
 
 impl Candidate {
@@ -56,7 +58,12 @@ impl Candidate {
 /// The candidate among these answers: that of the highest epoch, and within it of the longest log.
 pub(crate) fn candidate(answers: &[Answer]) -> Option<Candidate> {
     let decider = answers.iter().max_by_key(|answer| answer.standing.last)?;
-    Some(Candidate { node: decider.node, epoch: decider.standing.last.epoch, entry: decider.key.id() })
+    Some(Candidate {
+        node: decider.node,
+        epoch: decider.standing.last.epoch,
+        entry: decider.key.id(),
+        is_present: matches!(decider.key, KeyAnswer::Present { .. }),
+    })
 }
 
 /// By which rule the candidate may be returned, if by any.
