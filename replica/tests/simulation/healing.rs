@@ -58,13 +58,14 @@ impl World {
         self.statuses().any(|(id, status)| id == leader && status.role == NodeRole::Leader)
     }
 
-    /// Whether all nodes have everything and nobody waits.
+    /// Whether one leads, all others follow, all have everything and nobody waits.
     fn is_calm(&self, leader: NodeId) -> bool {
         let Some((_, leading)) = self.statuses().find(|(id, _)| *id == leader) else { return false };
-        let agree = |status: &Status| status.last == leading.last && status.applied == leading.last.version;
-        leading.role == NodeRole::Leader
-            && self.statuses().all(|(_, status)| agree(&status))
-            && self.clients.unanswered() == 0
+        let agrees = |(id, status): (NodeId, Status)| {
+            let role = if id == leader { NodeRole::Leader } else { NodeRole::Follower };
+            status.role == role && status.last == leading.last && status.applied == leading.last.version
+        };
+        self.statuses().all(agrees) && self.clients.unanswered() == 0
     }
 
     /// A write at the leader, and then a read at every node, must succeed.

@@ -234,7 +234,7 @@ impl World {
         match notice {
             Notice::EpochTooLow { promise } => {
                 self.counter = self.counter.max(promise.counter());
-                if self.rng.bool() {
+                if self.rng.bool() && !self.healed {
                     self.elect(id);
                 }
             }
