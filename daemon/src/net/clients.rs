@@ -25,9 +25,9 @@ use crate::shell::{Event, Leadership, Node};
 /// Bytes of a scan's page: well below a frame, whose overhead per item is small.
 const PAGE_BYTES: usize = 4 << 20;
 
-/// Memory that requests and the values of answers may take, over all connections, in bytes. Beyond it nothing more is
-/// read from clients until something has been answered.
-const CLIENT_MEMORY: usize = 256 << 20;
+/// Memory that small requests and the values of answers may take, over all connections, in bytes; and large ones as
+/// much again. Beyond it nothing more is read from clients until something has been answered.
+const CLIENT_MEMORY: usize = 128 << 20;
 
 /// Where a request's answer goes. It is sent exactly once.
 #[derive(Debug)]
@@ -127,9 +127,16 @@ impl Clients {
         reader.open_up(CLIENT_FRAME_LIMIT, Some(self.memory.clone()));
         let (responses, queue) = channel(Limits::DEFAULT.in_flight as usize);
         let session = Session { clients: self.clone(), address, forwarded };
-        // Both halves have to come to their end: answers to what was read last still have to go out.
-        let (read, written) = tokio::join!(session.read(reader, responses), write(writer, queue));
-        read.and(written)
+        let written = write(writer, queue);
+        tokio::pin!(written);
+        tokio::select! {
+            read = session.read(reader, responses) => {
+                // Answers to what was read last still have to go out.
+                written.await?;
+                read
+            }
+            written = &mut written => written,
+        }
     }
 }
 

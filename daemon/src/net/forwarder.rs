@@ -200,7 +200,7 @@ impl Pending {
         numbers: &[u64],
         writer: &mut OwnedWriteHalf,
         buffer: &mut BytesMut,
-    ) -> std::io::Result<()> {
+    ) -> Result<(), ConnectionError> {
         let now = Instant::now();
         let envelopes: Vec<RequestEnvelope> = numbers
             .iter()

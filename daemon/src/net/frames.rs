@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// A connection that has not said Hello within this time is closed.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +41,9 @@ pub(crate) enum ConnectionError {
     /// Nothing came in time.
     #[error("no Hello came within {HELLO_TIMEOUT:?}")]
     Silent,
+    /// The other side has begun a frame and does not end it, or does not take what it is sent.
+    #[error("the connection made no progress for {PROGRESS_TIMEOUT:?}")]
+    Stalled,
     /// The other side does not want this node.
     #[error("refused: {0}")]
     Refused(String),
@@ -49,33 +52,53 @@ pub(crate) enum ConnectionError {
 /// Bytes for which room is made before each read.
 const READ_BYTES: usize = 16 << 10;
 
-/// Memory that clients may take, all together, in units of [`UNIT`] bytes: requests from the moment their length is
-/// known until they are answered, and values on their way to a client.
+/// A frame that has begun must be complete within this time, and a write must get on within it: who is slower than that
+/// holds memory that others need.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Memory that clients may take, all together: requests from the moment their length is known until they are answered,
+/// and values on their way to a client. What is small has a part of its own, so that a few large requests, finished or
+/// not, never keep the others out.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct Budget {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
 
 /// Memory that is taken; it is given back when this is dropped.
 pub(crate) type Charge = OwnedSemaphorePermit;
 
-const UNIT: u32 = 1 << 10;
+/// Bytes in a unit of the budget.
+const UNIT: usize = 1 << 10;
+
+/// Bytes up to which something is small.
+const SMALL: usize = 64 << 10;
 
 impl Budget {
-    /// A budget of about this many bytes.
+    /// A budget of this many bytes for what is small, and as many for what is large.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes / UNIT as usize)))
+        let part = || Arc::new(Semaphore::new(bytes / UNIT));
+        Self { small: part(), large: part() }
     }
 
     /// Takes memory, when there is some.
-    async fn charge(&self, bytes: u32) -> Charge {
-        let permit = Arc::clone(&self.0).acquire_many_owned(bytes.div_ceil(UNIT)).await;
+    async fn charge(&self, bytes: usize) -> Charge {
+        let permit = self.part(bytes).acquire_many_owned(units(bytes)).await;
         permit.expect("the semaphore is never closed")
     }
 
     /// Takes memory if there is some now.
     pub(crate) fn try_charge(&self, bytes: usize) -> Option<Charge> {
-        let units = u32::try_from(bytes).ok()?.div_ceil(UNIT);
-        Arc::clone(&self.0).try_acquire_many_owned(units).ok()
+        self.part(bytes).try_acquire_many_owned(units(bytes)).ok()
     }
+
+    fn part(&self, bytes: usize) -> Arc<Semaphore> {
+        Arc::clone(if bytes <= SMALL { &self.small } else { &self.large })
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 /// The reading half of a connection.
@@ -86,6 +109,8 @@ pub(crate) struct Reader {
     decoder: FrameDecoder,
     budget: Option<Budget>,
     charge: Option<Charge>,
+    /// When the header of the frame that is being received came.
+    begun: Option<Instant>,
 }
 
 impl Reader {
@@ -98,16 +123,23 @@ impl Reader {
     /// The next body, and the memory that it takes. Nothing is lost when this is cancelled.
     async fn frame(&mut self) -> Result<(Bytes, Option<Charge>), ConnectionError> {
         loop {
-            if let (Some(budget), None) = (&self.budget, &self.charge)
-                && let Some(length) = self.decoder.announced(&self.buffer)?
-            {
-                self.charge = Some(budget.charge(length).await);
+            let announced = self.decoder.announced(&self.buffer)?;
+            if let (Some(length), Some(budget), None) = (announced, &self.budget, &self.charge) {
+                self.charge = Some(budget.charge(length as usize).await);
             }
             if let Some(body) = self.decoder.decode(&mut self.buffer)? {
+                self.begun = None;
                 return Ok((body, self.charge.take()));
             }
             self.buffer.reserve(READ_BYTES);
-            if self.half.read_buf(&mut self.buffer).await? == 0 {
+            let read = self.half.read_buf(&mut self.buffer);
+            let count = if announced.is_some() {
+                let begun = *self.begun.get_or_insert_with(Instant::now);
+                timeout_at(begun + PROGRESS_TIMEOUT, read).await.map_err(|_| ConnectionError::Stalled)??
+            } else {
+                read.await?
+            };
+            if count == 0 {
                 return Err(ConnectionError::Closed);
             }
         }
@@ -119,7 +151,7 @@ pub(crate) fn split(stream: TcpStream) -> io::Result<(Reader, OwnedWriteHalf)> {
     stream.set_nodelay(true)?;
     let (half, write) = stream.into_split();
     let decoder = FrameDecoder::new(HELLO_FRAME_LIMIT);
-    Ok((Reader { half, buffer: BytesMut::new(), decoder, budget: None, charge: None }, write))
+    Ok((Reader { half, buffer: BytesMut::new(), decoder, budget: None, charge: None, begun: None }, write))
 }
 
 /// The next message.
@@ -149,19 +181,29 @@ pub(crate) async fn send_all<T: Serialize>(
     writer: &mut (impl AsyncWrite + Unpin),
     messages: impl IntoIterator<Item = T>,
     buffer: &mut BytesMut,
-) -> io::Result<()> {
+) -> Result<(), ConnectionError> {
     for message in messages {
         frame::encode(&message, buffer);
         if buffer.len() >= COALESCED_BYTES {
-            writer.write_all(buffer).await?;
-            buffer.clear();
+            flush(writer, buffer).await?;
         }
     }
-    writer.write_all(buffer).await?;
-    buffer.clear();
+    flush(writer, buffer).await?;
     if buffer.capacity() > KEPT_BYTES {
         *buffer = BytesMut::new();
     }
+    Ok(())
+}
+
+/// Writes the buffer out and empties it.
+async fn flush(writer: &mut (impl AsyncWrite + Unpin), buffer: &mut BytesMut) -> Result<(), ConnectionError> {
+    while !buffer.is_empty() {
+        let written = timeout(PROGRESS_TIMEOUT, writer.write_buf(buffer)).await;
+        if written.map_err(|_| ConnectionError::Stalled)?? == 0 {
+            return Err(ConnectionError::Closed);
+        }
+    }
+    buffer.clear();
     Ok(())
 }
 

@@ -99,7 +99,7 @@ pub(super) async fn write(
     let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
     while messages.recv_many(&mut batch, COALESCED_MESSAGES).await > 0 {
         if let Err(error) = frames::send_all(&mut writer, batch.drain(..), &mut buffer).await {
-            return error.into();
+            return error;
         }
     }
     ConnectionError::Closed

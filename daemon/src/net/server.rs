@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::frames::{self, ConnectionError, HELLO_TIMEOUT, Reader};
-use super::routes::QUEUE;
+use super::routes::Inbound;
 use super::{Clients, links};
 use crate::shell::Event;
 
@@ -113,8 +113,7 @@ impl Server {
                 if let Some((code, message)) = self.objection(node) {
                     return Ok(refuse(&mut writer, code, message).await?);
                 }
-                frames::send(&mut writer, &welcome).await?;
-                self.serve_peer(node, reader, writer).await
+                self.serve_peer(node, &welcome, reader, writer).await
             }
             Role::Client { .. } | Role::Forwarder { .. } => {
                 let Ok(_connection) = self.connections.try_acquire() else {
@@ -146,14 +145,18 @@ impl Server {
     async fn serve_peer(
         &self,
         node: NodeId,
+        welcome: &HelloReply,
         mut reader: Reader,
-        writer: OwnedWriteHalf,
+        mut writer: OwnedWriteHalf,
     ) -> Result<(), ConnectionError> {
+        let Some((inbound, replies)) = self.clients.node.routes.accept(node) else {
+            let message = "this node has more connections of members than members need".to_owned();
+            return Ok(refuse(&mut writer, ErrorCode::Overloaded, message).await?);
+        };
+        frames::send(&mut writer, welcome).await?;
         reader.open_up(PEER_FRAME_LIMIT, None);
-        let (queue, replies) = mpsc::channel(QUEUE);
-        self.clients.node.routes.set_replies(node, queue);
         tokio::select! {
-            ended = read_requests(reader, node, self.clients.node.events.clone()) => Err(ended),
+            ended = read_requests(reader, node, &inbound, self.clients.node.events.clone()) => Err(ended),
             ended = links::write(writer, replies) => Err(ended),
         }
     }
@@ -164,10 +167,18 @@ async fn refuse(writer: &mut OwnedWriteHalf, code: ErrorCode, message: String) -
 }
 
 /// Hands a member's requests to the owner until the connection ends.
-async fn read_requests(mut reader: Reader, from: NodeId, events: mpsc::Sender<Event>) -> ConnectionError {
+async fn read_requests(
+    mut reader: Reader,
+    from: NodeId,
+    inbound: &Inbound,
+    events: mpsc::Sender<Event>,
+) -> ConnectionError {
     loop {
         match frames::receive::<PeerEnvelope>(&mut reader).await {
-            Ok(envelope) if !envelope.body.is_reply() => {
+            Ok(mut envelope) if !envelope.body.is_reply() => {
+                if !inbound.mark(&mut envelope) {
+                    return ConnectionError::Refused("the number of its request is too large".to_owned());
+                }
                 if events.send(Event::Peer { from, envelope }).await.is_err() {
                     return ConnectionError::Closed;
                 }
