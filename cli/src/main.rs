@@ -23,7 +23,7 @@ use crate::exit::{Code, Failure};
 use crate::invocation::Invocation;
 use crate::output::Format;
 
-/// Requests and answers are many small allocations that cross threads; this halves what the benchmark takes for them.
+/// Requests and answers are many small allocations; a quick allocator leaves more of a shared machine to the nodes.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
