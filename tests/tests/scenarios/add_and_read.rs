@@ -1,11 +1,11 @@
 //! Writes sent to any node end at the leader; every key is readable at every node, with its version.
 
 use anyhow::{Context, Result, ensure};
-use quorumkv_client::{Consistency, Outcome, Version};
+use quorumkv_client::{Outcome, Version};
 use quorumkv_tests::cluster::{Cluster, PATIENCE, wait_until};
 use quorumkv_tests::zookeeper::ZooKeeper;
 
-use crate::load::{LOCAL, check, contents, wait_identical};
+use crate::contents::{LOCAL, check, wait_identical};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_any_node_is_given_every_node_returns_with_its_version() -> Result<()> {
@@ -33,9 +33,8 @@ async fn what_any_node_is_given_every_node_returns_with_its_version() -> Result<
         ensure!(client.get("no such key").await?.value.is_none());
     }
 
-    let all = contents(&cluster.client(), "key-", Consistency::Quorum).await?;
+    let all = wait_identical(&cluster).await?;
     ensure!(all.values().map(|value| value.version).collect::<Vec<_>>() == versions);
-    wait_identical(&cluster, &[0, 1, 2], &all).await?;
     local_reads_say_how_old_they_are(&cluster, versions[0]).await?;
     cluster.end().await?;
     Ok(())

@@ -3,5 +3,16 @@
 //! Each module is one scenario. Tests wait for what must become true, with long deadlines, and never for a time to
 //! pass: they say the same on a slow machine.
 
-mod add_and_read;
+mod contents;
 mod load;
+
+mod add_and_read;
+mod conflict;
+mod kill_leader;
+mod nine_servers;
+mod quorum;
+mod restart;
+mod restore;
+mod stale_read;
+mod two_leaders;
+mod zookeeper_gone;
