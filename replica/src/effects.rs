@@ -108,8 +108,9 @@ pub enum Task {
         /// Where to go on; `None` begins a new snapshot.
         resume: Option<SnapshotPosition>,
     },
-    /// Store this piece of a snapshot beside the state and report [`Input::ChunkWritten`](crate::Input::ChunkWritten).
-    /// A piece with an empty cursor begins the snapshot anew.
+    /// Store this piece of a snapshot beside the state and report [`Input::ChunkWritten`](crate::Input::ChunkWritten), or
+    /// [`Input::ChunkRejected`](crate::Input::ChunkRejected). Pieces are stored one after the other, and each is reported
+    /// exactly once, in that order. A piece with an empty cursor begins the snapshot anew.
     WriteChunk(SnapshotChunk),
     /// Put the complete snapshot in the place of the state, durably, after everything handed to `apply` so far, then
     /// report [`Input::Installed`](crate::Input::Installed).

@@ -22,8 +22,6 @@ pub(crate) struct Pull {
     epoch: Epoch,
     /// The next chunk to ask for, once a snapshot has begun.
     position: Option<SnapshotPosition>,
-    /// Where the chunk that is being stored ends; `None`: with the snapshot.
-    end: Option<Bytes>,
     phase: Phase,
     asked: Timestamp,
     /// Fetches in a row without an answer.
@@ -34,10 +32,26 @@ pub(crate) struct Pull {
 enum Phase {
     /// A fetch is on its way.
     Asking,
-    /// A chunk is being stored.
-    Writing,
+    /// A chunk is being stored: this one, counted as in [`Chunks`].
+    Writing(u64),
     /// The snapshot is being put in the place of the state. There is no way back from here.
     Installing,
+}
+
+/// Counts chunks that were handed out to be stored. They are stored one after the other and reported in order, so a
+/// report is told from one about a chunk of an earlier pull, which may even have been of the same snapshot.
+#[derive(Default, Debug)]
+pub(crate) struct Chunks {
+    handed: u64,
+    reported: u64,
+}
+
+impl Chunks {
+    /// The next chunk is reported: the pull that waits for it, if that still goes on.
+    fn reported<'a>(&mut self, pull: &'a mut Option<Pull>) -> Option<&'a mut Pull> {
+        self.reported += 1;
+        pull.as_mut().filter(|pull| pull.phase == Phase::Writing(self.reported))
+    }
 }
 
 /// Fetches without an answer after which a new leader looks for another source.
@@ -45,15 +59,7 @@ const PATIENCE: u32 = 3;
 
 impl Pull {
     pub(crate) const fn new(source: NodeId, epoch: Epoch) -> Self {
-        Self {
-            source,
-            epoch,
-            position: None,
-            end: None,
-            phase: Phase::Asking,
-            asked: Timestamp::ZERO,
-            unanswered: 0,
-        }
+        Self { source, epoch, position: None, phase: Phase::Asking, asked: Timestamp::ZERO, unanswered: 0 }
     }
 }
 
@@ -149,19 +155,14 @@ impl<S: StateView> Replica<S> {
             return;
         }
         pull.position = Some(chunk.position.clone());
-        pull.end = chunk.next.clone();
-        pull.phase = Phase::Writing;
+        self.chunks.handed += 1;
+        pull.phase = Phase::Writing(self.chunks.handed);
         self.out.effects.tasks.push(Task::WriteChunk(chunk));
     }
 
     /// A piece was stored: ask for the next, or put the whole in place.
     pub(crate) fn chunk_written(&mut self, snapshot: EntryId, next: Option<Bytes>) {
-        let Some(pull) = &mut self.pull else { return };
-        let stored = pull.position.as_ref().is_some_and(|at| at.snapshot == snapshot) && pull.end == next;
-        if pull.phase != Phase::Writing || !stored {
-            // This was a chunk of an earlier pull, maybe of the same snapshot.
-            return;
-        }
+        let Some(pull) = self.chunks.reported(&mut self.pull) else { return };
         match next {
             Some(cursor) => {
                 pull.position = Some(SnapshotPosition { snapshot, cursor });
@@ -176,10 +177,8 @@ impl<S: StateView> Replica<S> {
     }
 
     /// A snapshot could not be stored: begin anew at the next fetch.
-    pub(crate) fn chunk_rejected(&mut self, snapshot: EntryId) {
-        if let Some(pull) = &mut self.pull
-            && pull.position.as_ref().is_some_and(|at| at.snapshot == snapshot)
-        {
+    pub(crate) fn chunk_rejected(&mut self) {
+        if let Some(pull) = self.chunks.reported(&mut self.pull) {
             pull.position = None;
             pull.phase = Phase::Asking;
         }

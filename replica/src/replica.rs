@@ -15,7 +15,7 @@ use crate::input::{Input, Recovered, Settings, Token};
 use crate::leader::Leader;
 use crate::log::Log;
 use crate::overlay::Overlay;
-use crate::pull::Pull;
+use crate::pull::{Chunks, Pull};
 use crate::reads::Reader;
 use crate::samples::Parked;
 use crate::state::StateView;
@@ -43,6 +43,7 @@ pub struct Replica<S> {
     pub(crate) role: Role,
     pub(crate) following: Following,
     pub(crate) pull: Option<Pull>,
+    pub(crate) chunks: Chunks,
     /// Peers that requests reach.
     pub(crate) links: BTreeSet<NodeId>,
     pub(crate) waiting: Waiting,
@@ -186,6 +187,7 @@ impl<S: StateView> Replica<S> {
             role: Role::Follower,
             following: Following::default(),
             pull: None,
+            chunks: Chunks::default(),
             links: BTreeSet::new(),
             waiting: Waiting::default(),
             queued: Vec::new(),
@@ -225,7 +227,7 @@ impl<S: StateView> Replica<S> {
             Input::Barrier { token, deadline } => self.barrier(token, deadline),
             Input::LogRead { read, entries } => self.log_read(&read, entries),
             Input::ChunkWritten { snapshot, next } => self.chunk_written(snapshot, next),
-            Input::ChunkRejected { snapshot } => self.chunk_rejected(snapshot),
+            Input::ChunkRejected { .. } => self.chunk_rejected(),
             Input::Installed { snapshot } => self.installed(snapshot),
         }
     }

@@ -154,6 +154,10 @@ impl Disk {
     /// log had synced it. Then the state is all that counts, and the log goes on from there.
     pub(crate) fn recover(&mut self, applied: EntryId) -> Recovered {
         assert!(self.pending.is_empty(), "a node that starts has written nothing yet");
+        assert!(
+            applied.version >= self.synced.base.version,
+            "the log is trimmed only below what the state has saved"
+        );
         if !self.synced.holds(applied) {
             self.synced.take(&LogRecord::Base(applied));
             self.written = self.synced.clone();

@@ -93,13 +93,15 @@ impl World {
         }
     }
 
-    /// Breaks a connection; its maker notices, and makes another.
+    /// Breaks a connection; its maker notices, and makes another. That may take long, though the other node's own
+    /// connection in the opposite direction stands.
     pub(crate) fn sever(&mut self, pair: Pair) {
         let linger = if self.rng.bool() { self.rng.u64(0..300_000) } else { 0 };
         self.network.sever(pair, self.now + linger);
         self.note(|_| format!("{} loses its connection to {}", pair.0, pair.1));
         self.input(pair.0, Input::PeerDown(pair.1));
-        let again = self.rng.u64(1_000..100_000);
+        let is_slow = !self.healed && self.chance(1, 4);
+        let again = if is_slow { self.rng.u64(100_000..2_000_000) } else { self.rng.u64(1_000..100_000) };
         self.schedule(again, Event::Connect(pair));
     }
 }

@@ -21,7 +21,7 @@ mod world;
 use world::{Summary, World};
 
 /// Seeds that every run of the tests tries.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 2_000;
 
 /// Reads a number from the environment.
 fn variable(name: &str) -> Option<u64> {
