@@ -213,10 +213,9 @@ impl Cluster {
         self.input(id, Input::Applied(applied));
     }
 
-    /// Does the background tasks that there are now.
+    /// Does the oldest background task.
     pub(crate) fn work(&mut self, id: NodeId) {
-        let tasks = std::mem::take(&mut self.node(id).tasks);
-        for task in tasks {
+        if let Some(task) = self.node(id).tasks.pop_front() {
             self.perform(id, task);
         }
     }

@@ -14,7 +14,7 @@
 //! retry 2 t1                  the client of t1 sends the same request to node 2
 //! persist 1                   the log of node 1 syncs what was written
 //! apply 1                     the state of node 1 applies what was committed
-//! work 1                      node 1 does its background tasks
+//! work 1                      node 1 does its oldest background task
 //! trim 1 to 3                 node 1 saves its state and trims its log up to that version
 //! deliver 1 -> 2              what node 1 sent to node 2 arrives
 //! disconnect 1 2 | connect 1 2
