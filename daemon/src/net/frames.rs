@@ -56,9 +56,9 @@ const READ_BYTES: usize = 16 << 10;
 /// holds memory that others need.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Memory that clients may take, all together: requests from the moment their length is known until they are answered,
-/// and values on their way to a client. What is small has a part of its own, so that a few large requests, finished or
-/// not, never keep the others out.
+/// Memory that clients may take, all together: requests until they are answered, from the moment that more of them has
+/// come than one read brings (a length that is only announced keeps nobody out), and values on their way to a client.
+/// What is small has a part of its own, so that a few large requests, finished or not, never keep the others out.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     small: Arc<Semaphore>,
@@ -124,8 +124,12 @@ impl Reader {
     async fn frame(&mut self) -> Result<(Bytes, Option<Charge>), ConnectionError> {
         loop {
             let announced = self.decoder.announced(&self.buffer)?;
-            if let (Some(length), Some(budget), None) = (announced, &self.budget, &self.charge) {
+            if let (Some(length), Some(budget), None) = (announced, &self.budget, &self.charge)
+                && self.buffer.len() >= (length as usize).min(READ_BYTES)
+            {
                 self.charge = Some(budget.charge(length as usize).await);
+                // The wait was not the other side's fault.
+                self.begun = None;
             }
             if let Some(body) = self.decoder.decode(&mut self.buffer)? {
                 self.begun = None;
