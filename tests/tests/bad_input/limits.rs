@@ -16,6 +16,9 @@ use crate::raw::{Raw, put, write};
 
 const MAX_VALUE: usize = Limits::DEFAULT.value as usize;
 
+/// Keys with the longest value, so that answers do not share memory.
+const BIG_KEYS: u64 = 16;
+
 /// Memory that a node may take beyond what it took before, whatever strangers do, in MiB.
 const UNREASONABLE_MIB: u64 = 600;
 
@@ -90,11 +93,13 @@ async fn those_who_ask_too_much_take_no_memory_from_others() -> Result<()> {
     let zookeeper = ZooKeeper::start(1)?;
     let cluster = Cluster::builder().start(&zookeeper).await?;
     let mut bystander = Bystander::start(&cluster.endpoints())?;
-    let big = Bytes::from(vec![b'v'; MAX_VALUE]);
-    cluster.client().put("big", big.clone()).await?;
+    for i in 0..BIG_KEYS {
+        let first = u8::try_from(i)?;
+        cluster.client().put(format!("big-{i}"), vec![first; MAX_VALUE]).await?;
+    }
     let before = memory(&cluster)?;
 
-    announced_only(&cluster, &mut bystander).await.context("announced and never sent")?;
+    let announced = announced_only(&cluster, &mut bystander).await.context("announced and never sent")?;
     let crowd = crowd(&cluster).context("five hundred connections")?;
     bystander.is_served()?;
     drop(crowd);
@@ -112,8 +117,10 @@ async fn those_who_ask_too_much_take_no_memory_from_others() -> Result<()> {
                 .with_context(|| format!("{consistency:?} reads never collected at {node}"))?;
         }
     }
+    for mut raw in announced {
+        raw.expect_closed().context("a frame that was announced, begun, and never finished")?;
+    }
     drop(uncollected);
-    bystander.is_served()?;
     bystander.finish()?;
     Ok(cluster.end().await?)
 }
@@ -129,8 +136,8 @@ fn is_reasonable(cluster: &Cluster, before: &[u64]) -> Result<()> {
     Ok(())
 }
 
-/// The largest frames are announced on many connections, and hardly begun.
-async fn announced_only(cluster: &Cluster, bystander: &mut Bystander) -> Result<()> {
+/// The largest frames are announced on many connections, and hardly begun. Returns the connections.
+async fn announced_only(cluster: &Cluster, bystander: &mut Bystander) -> Result<Vec<Raw>> {
     const CONNECTIONS: usize = 200;
     let before = memory(cluster)?;
     let other = cluster.status(1).await?.node;
@@ -146,13 +153,15 @@ async fn announced_only(cluster: &Cluster, bystander: &mut Bystander) -> Result<
         waiting.push(raw);
     }
     bystander.is_served()?;
+    // Nor do they keep out those who have something large to send.
+    cluster.client_of(&[0]).put("large", vec![b'v'; 1 << 20]).await?;
     let (before, now) = (before[0], resident_mib(cluster, 0)?);
     // All that was announced would be over 2 GiB.
     ensure!(
         now < before + 128,
         "took {before} MiB before, and {now} MiB with frames that were only announced"
     );
-    Ok(())
+    Ok(waiting)
 }
 
 /// Many connections at once, each of which is served.
@@ -189,7 +198,8 @@ fn two_thousand_in_flight(address: &str) -> Result<()> {
 fn ask_and_never_collect(address: &str, consistency: Consistency) -> Result<Raw> {
     let mut raw = Raw::client(address)?;
     for correlation in 1..=u64::from(Limits::DEFAULT.in_flight) {
-        let body = Request::Get { key: Bytes::from_static(b"big"), consistency, evidence: false };
+        let key = format!("big-{}", correlation % BIG_KEYS).into();
+        let body = Request::Get { key, consistency, evidence: false };
         raw.send(&RequestEnvelope { correlation, timeout_ms: u32::MAX, body })?;
     }
     Ok(raw)
