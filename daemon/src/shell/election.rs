@@ -13,6 +13,9 @@ use crate::coordination::{Coordinator, EnrolPolicy, Event, SessionState};
 /// Longest that ZooKeeper may take to allocate an epoch or to take a resignation.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Pause before an epoch is asked for again.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// A leader heard within this time is let enrol first after all sessions were lost.
 const INCUMBENT_SILENCE: Duration = Duration::from_secs(1);
 
@@ -168,6 +171,7 @@ impl Election {
                 Ok(counter) => Some(counter),
                 Err(error) => {
                     tracing::warn!("no epoch was allocated: {error}");
+                    tokio::time::sleep(PAUSE).await;
                     None
                 }
             };
