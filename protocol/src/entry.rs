@@ -18,6 +18,9 @@ pub const MAX_MEMBERS: usize = 64;
 /// Longest key, in bytes; the shortest has one. The state keeps the length in 16 bits.
 pub const MAX_KEY_LENGTH: usize = u16::MAX as usize;
 
+/// Most bytes of keys and values in one entry: what a client's frame can carry, and what fits any log.
+pub const MAX_ENTRY_BYTES: usize = 10 << 20;
+
 /// Whether a key can be stored.
 #[must_use]
 pub const fn is_key(key: &[u8]) -> bool {
@@ -47,7 +50,9 @@ impl Entry {
     /// cannot fail.
     #[must_use]
     pub fn is_applicable(&self) -> bool {
+        let size = |effect: &Effect| effect.key().len() + effect.value().map_or(0, Bytes::len);
         self.effects().iter().all(|effect| is_key(effect.key()))
+            && self.effects().iter().map(size).sum::<usize>() <= MAX_ENTRY_BYTES
     }
 }
 

@@ -83,6 +83,16 @@ impl Forwarder {
     }
 }
 
+/// A write failed that was sent more than once. The failure speaks of the last time only; the client, who sent once, would
+/// conclude that the write was not applied.
+pub(crate) fn doubt(failure: &mut Failure) {
+    if failure.code != ErrorCode::OutcomeUnknown {
+        failure.message =
+            format!("it was sent to more than one leader, and the last said: {}", failure.message);
+        failure.code = ErrorCode::OutcomeUnknown;
+    }
+}
+
 /// The node is about to end: there is nobody left to forward for.
 struct Ended;
 
@@ -177,7 +187,9 @@ impl Pending {
         let mut expiry = interval(EXPIRY_SCAN);
         let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
         let unanswered: Vec<u64> = self.forwards.keys().copied().collect();
-        self.send(&unanswered, &mut writer, &mut buffer).await?;
+        if !self.send(unanswered, &mut writer, &mut buffer).await? {
+            return Ok(());
+        }
         loop {
             tokio::select! {
                 changed = self.leadership.changed() => return changed.map_err(|_| ConnectionError::Closed),
@@ -186,7 +198,9 @@ impl Pending {
                         return Err(ConnectionError::Closed);
                     }
                     let numbers: Vec<u64> = batch.drain(..).map(|forward| self.add(forward)).collect();
-                    self.send(&numbers, &mut writer, &mut buffer).await?;
+                    if !self.send(numbers, &mut writer, &mut buffer).await? {
+                        return Ok(());
+                    }
                 }
                 // Cancel safe: the reader keeps what has arrived of a frame.
                 response = frames::receive::<ResponseEnvelope>(&mut reader) => self.answer(response?, leader)?,
@@ -195,50 +209,47 @@ impl Pending {
         }
     }
 
+    /// Sends the requests under these numbers. False if the leadership changed before all was written: a leader that
+    /// has stopped reading must not keep them from the next.
     async fn send(
         &mut self,
-        numbers: &[u64],
+        numbers: Vec<u64>,
         writer: &mut OwnedWriteHalf,
         buffer: &mut BytesMut,
-    ) -> Result<(), ConnectionError> {
+    ) -> Result<bool, ConnectionError> {
         let now = Instant::now();
-        let envelopes: Vec<RequestEnvelope> = numbers
-            .iter()
-            .filter_map(|&correlation| {
-                let forward = self.forwards.get_mut(&correlation)?;
-                forward.sent += 1;
-                let left = forward.deadline.saturating_duration_since(now).saturating_sub(MARGIN);
-                let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-                Some(RequestEnvelope {
-                    correlation,
-                    timeout_ms,
-                    body: Request::Write(forward.request.clone()),
-                })
-            })
-            .collect();
-        frames::send_all(writer, envelopes, buffer).await
+        let envelope = |correlation| {
+            let forward = self.forwards.get_mut(&correlation)?;
+            forward.sent += 1;
+            let left = forward.deadline.saturating_duration_since(now).saturating_sub(MARGIN);
+            let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+            Some(RequestEnvelope { correlation, timeout_ms, body: Request::Write(forward.request.clone()) })
+        };
+        let envelopes: Vec<RequestEnvelope> = numbers.into_iter().filter_map(envelope).collect();
+        tokio::select! {
+            sent = frames::send_all(writer, envelopes, buffer) => sent.map(|()| true),
+            changed = self.leadership.changed() => changed.map(|()| false).map_err(|_| ConnectionError::Closed),
+        }
     }
 
-    /// Hands an answer to its client. An error if the leader no longer leads: what it did not take goes to the next.
+    /// Hands an answer to its client. An error if this is not (or no longer) a leader: what it did not take is sent to
+    /// the next.
     fn answer(&mut self, response: ResponseEnvelope, leader: &str) -> Result<(), ConnectionError> {
-        if let Response::Failed(Failure {
-            code: ErrorCode::NotLeader | ErrorCode::ShuttingDown,
-            message,
-            ..
-        }) = response.body
+        if let Response::Failed(Failure { code, message, .. }) = &response.body
+            && matches!(code, ErrorCode::NotLeader | ErrorCode::ShuttingDown | ErrorCode::NotReady)
         {
-            return Err(ConnectionError::Refused(message));
+            return Err(ConnectionError::Refused(message.clone()));
         }
         let Some(forward) = self.forwards.remove(&response.correlation) else { return Ok(()) };
         let mut body = response.body;
         match &mut body {
             Response::Written(written) => written.leader = Some(leader.to_owned()),
-            // The leader cannot tell whether an earlier send was applied; the client, who sent once, would conclude
-            // that it was not.
-            Response::Failed(failure) if failure.code == ErrorCode::RequestExpired && forward.sent > 1 => {
-                failure.code = ErrorCode::OutcomeUnknown;
+            Response::Failed(failure) => {
+                failure.leader = Some(leader.to_owned());
+                if forward.sent > 1 {
+                    doubt(failure);
+                }
             }
-            Response::Failed(failure) => failure.leader = Some(leader.to_owned()),
             Response::Got(_) | Response::Scanned(_) | Response::Status(_) | Response::Stopping => {}
         }
         forward.reply.send(body);

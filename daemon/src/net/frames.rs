@@ -9,6 +9,7 @@ use quorumkv_protocol::frame::{self, FrameDecoder, FrameError, HELLO_FRAME_LIMIT
 use quorumkv_protocol::hello::{Hello, HelloReply, Welcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,6 +19,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// A connection that has not said Hello within this time is closed.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection whose other side acknowledges nothing for this long is taken for dead.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Messages that are encoded into one write, and the bytes after which no more are added.
 pub(crate) const COALESCED_MESSAGES: usize = 1024;
@@ -153,6 +157,12 @@ impl Reader {
 /// Splits a new connection; only a Hello is taken on it for now.
 pub(crate) fn split(stream: TcpStream) -> io::Result<(Reader, OwnedWriteHalf)> {
     stream.set_nodelay(true)?;
+    // A peer that vanished without a word is noticed within seconds, not when TCP gives up after many minutes.
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_user_timeout(Some(SILENCE_TIMEOUT))?;
+    let probes =
+        TcpKeepalive::new().with_time(SILENCE_TIMEOUT / 2).with_interval(SILENCE_TIMEOUT / 8).with_retries(4);
+    socket.set_tcp_keepalive(&probes)?;
     let (half, write) = stream.into_split();
     let decoder = FrameDecoder::new(HELLO_FRAME_LIMIT);
     Ok((Reader { half, buffer: BytesMut::new(), decoder, budget: None, charge: None, begun: None }, write))

@@ -13,7 +13,10 @@ use crate::coordination::{Coordinator, EnrolPolicy, Event, SessionState};
 /// Longest that ZooKeeper may take to allocate an epoch or to take a resignation.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Pause before an epoch is asked for again.
+/// After this time without a leader, the node with the lowest znode leads although ZooKeeper has not said so anew.
+const LEADERLESS: Duration = Duration::from_secs(3);
+
+/// Pause before something that ZooKeeper did not do is asked for again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A leader heard within this time is let enrol first after all sessions were lost.
@@ -41,6 +44,8 @@ pub(super) struct Election {
     connected: bool,
     allocating: bool,
     resigning: bool,
+    /// Since when this node's znode is the lowest while nobody leads.
+    idle_since: Timestamp,
 }
 
 impl Election {
@@ -60,6 +65,7 @@ impl Election {
             connected: false,
             allocating: false,
             resigning: false,
+            idle_since: Timestamp::ZERO,
         }
     }
 
@@ -137,16 +143,29 @@ impl Election {
         }
     }
 
-    /// Tells the coordination whether an incumbent is to enrol before this node.
-    pub(super) fn set_policy(&self, status: &Status, now: Timestamp) {
-        let incumbent = status
-            .leader
-            .filter(|&leader| leader != self.node.id && now.since(status.leader_heard) < INCUMBENT_SILENCE)
-            .and_then(|leader| self.node.address_of(leader));
+    /// Time has passed: tells the coordination whether an incumbent is to enrol before this node, and leads if this
+    /// node's znode is the lowest and yet nobody has led for a while, because a resignation failed, say.
+    pub(super) fn tick(&mut self, status: &Status, now: Timestamp) {
+        let heard = status.leader.filter(|_| now.since(status.leader_heard) < INCUMBENT_SILENCE);
+        let incumbent =
+            heard.filter(|&leader| leader != self.node.id).and_then(|leader| self.node.address_of(leader));
         self.coordinator.set_enrolment(match incumbent {
             Some(incumbent) => EnrolPolicy::Wait { incumbent: incumbent.to_owned(), at_most: self.grace },
             None => EnrolPolicy::Enrol,
         });
+        let is_idle = self.seated && !self.allocating && !self.resigning && status.role == NodeRole::Follower;
+        if heard.is_some() || !is_idle {
+            self.idle_since = now;
+        } else if now.since(self.idle_since) >= LEADERLESS {
+            tracing::info!("nobody leads, and this node's znode is the lowest");
+            self.idle_since = now;
+            self.allocate(status);
+        }
+    }
+
+    /// A resignation came to its end, one way or the other.
+    pub(super) fn on_resigned(&mut self) {
+        self.resigning = false;
     }
 
     /// Leaves the election for good, so that a successor takes over at once.
@@ -183,12 +202,16 @@ impl Election {
         if !self.seated || std::mem::replace(&mut self.resigning, true) {
             return;
         }
-        let coordinator = self.coordinator.clone();
+        let (coordinator, done) = (self.coordinator.clone(), self.done.clone());
         self.node.tasks.spawn(async move {
             match coordinator.resign(PATIENCE).await {
                 Ok(()) => tracing::info!("resigned: this node's place in the election is at the tail now"),
-                Err(error) => tracing::warn!("cannot resign: {error}"),
+                Err(error) => {
+                    tracing::warn!("cannot resign: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
+            let _ = done.send(Done::Resigned);
         });
     }
 }

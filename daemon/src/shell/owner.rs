@@ -131,7 +131,7 @@ impl Owner {
 
     fn tick(&mut self) {
         self.tell(Input::Tick);
-        self.election.set_policy(&self.replica.status(), self.now());
+        self.election.tick(&self.replica.status(), self.now());
         let now = Instant::now();
         if now.duration_since(self.housekept) >= HOUSEKEEPING {
             self.housekept = now;
@@ -169,7 +169,7 @@ impl Owner {
             Done::Applied(version) => Input::Applied(version),
             Done::StatePersisted(persisted) => {
                 self.persisting = false;
-                Input::Trimmed(self.journal.trim(persisted))
+                Input::Trimmed(self.journal.trim(persisted, self.snapshots.oldest()))
             }
             Done::LogRead { read, entries } => Input::LogRead { read, entries },
             Done::ChunkWritten { snapshot, next } => Input::ChunkWritten { snapshot, next },
@@ -179,6 +179,7 @@ impl Owner {
                 let order = self.election.on_epoch(counter, &self.replica.status());
                 return self.obey(order);
             }
+            Done::Resigned => return self.election.on_resigned(),
             Done::DiskFull(full) => return self.note_disk(full),
         };
         self.tell(input);

@@ -8,7 +8,7 @@ use quorumkv_protocol::{ErrorCode, NodeId};
 use quorumkv_replica::{Reply, Token};
 
 use super::Node;
-use crate::net::{ReplyTo, Scan};
+use crate::net::{ReplyTo, Scan, doubt};
 
 /// Requests that the replica is working on.
 #[derive(Debug)]
@@ -74,12 +74,8 @@ impl Pending {
             (Reply::Ready, Kind::Scan(scan)) => scan.start(&self.node, to),
             (reply, kind) => {
                 let mut response = self.response(reply);
-                // Whether an earlier send was applied cannot be told; the client, who sent once, would conclude that
-                // it was not.
-                if let (Response::Failed(failure), Kind::Write { retried: true }) = (&mut response, kind)
-                    && failure.code == ErrorCode::RequestExpired
-                {
-                    failure.code = ErrorCode::OutcomeUnknown;
+                if let (Response::Failed(failure), Kind::Write { retried: true }) = (&mut response, kind) {
+                    doubt(failure);
                 }
                 if let Response::Failed(failure) = &response {
                     self.node.metrics.failed(failure.code);

@@ -106,7 +106,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }));
     let (journal, recovered) = Journal::open(
         &data_dir.log(),
-        JournalOptions { segment_bytes: config.log_segment_bytes, retain_bytes: config.log_retain_bytes },
+        JournalOptions {
+            must_exist: data_dir.identity().membership.is_some(),
+            segment_bytes: config.log_segment_bytes,
+            retain_bytes: config.log_retain_bytes,
+        },
         node.state().applied(),
         Arc::clone(&node.routes),
         done_in.clone(),

@@ -17,12 +17,17 @@ use crate::metrics::Metrics;
 use crate::net::Routes;
 use crate::shell::Done;
 
+/// The log may grow to this many times what is kept for replicas that lag while one is being restored.
+const RESTORE_FACTOR: u64 = 16;
+
 /// How much is read at once when the log is replayed.
 const REPLAY_BYTES: u64 = 4 << 20;
 
 /// How the log is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JournalOptions {
+    /// Whether there must be a log already: a member that has lost its log has forgotten its votes.
+    pub(crate) must_exist: bool,
     /// Size of one file, in bytes.
     pub(crate) segment_bytes: u64,
     /// Bytes that are kept for replicas that lag.
@@ -54,6 +59,19 @@ pub(crate) enum OpenJournalError {
     /// What it holds cannot be read.
     #[error("cannot read back the log: {0}")]
     Read(#[from] ReadEntriesError),
+    /// The log, or a part of it, is gone: what this node had voted for is forgotten.
+    #[error("the log is missing, although this node belongs to a cluster")]
+    Missing,
+    /// The state is older than the log reaches back.
+    #[error(
+        "the log begins after entry {base}, but the state ends at {applied}: an older state was put in its place"
+    )]
+    Gap {
+        /// The entry before the first of the log.
+        base: EntryId,
+        /// The last entry of the state.
+        applied: EntryId,
+    },
     /// The system has no thread for it.
     #[error("cannot start the log's thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -87,6 +105,9 @@ impl Journal {
         done: UnboundedSender<Done>,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Recovered), OpenJournalError> {
+        if options.must_exist && !has_files(dir) {
+            return Err(OpenJournalError::Missing);
+        }
         let wal_options = wal::Options { segment_bytes: options.segment_bytes, ..wal::Options::default() };
         // The state may be ahead of the log: entries are applied when a quorum holds them durably, and this node's own
         // sync may not have been done by then. So the state proves nothing about what the log must hold.
@@ -125,6 +146,10 @@ impl Journal {
         applied: EntryId,
     ) -> Result<Recovered, OpenJournalError> {
         let promise = found.promise.map_or(Epoch::ZERO, epoch);
+        let base = entry_id(found.base);
+        if applied.version < base.version {
+            return Err(OpenJournalError::Gap { base, applied });
+        }
         if reader.mark(applied.version.get()).map(entry_id) != Some(applied) {
             tracing::warn!(log = %entry_id(found.last), state = %applied, "the log does not lead up to the state; it starts anew after it");
             self.submit(&[LogRecord::Base(applied)], None, Vec::new());
@@ -183,7 +208,10 @@ impl Journal {
 
     /// Drops what a state that is durable up to `persisted` makes dispensable, beyond what is kept for replicas that
     /// lag. Returns the entry before the first that is left.
-    pub(crate) fn trim(&mut self, persisted: EntryId) -> EntryId {
+    ///
+    /// What follows `needed`, which a replica is being restored to, stays as long as the log does not grow out of
+    /// proportion: without it the replica would have to be restored again, for as long as writes go on.
+    pub(crate) fn trim(&mut self, persisted: EntryId, needed: Option<Version>) -> EntryId {
         let reader = self.writer.reader();
         let (first, last, bytes) = (reader.first_version(), reader.last().version, reader.bytes());
         let entries = (last + 1).saturating_sub(first);
@@ -191,6 +219,8 @@ impl Journal {
         let dispensable = u128::from(entries) * u128::from(surplus) / u128::from(bytes.max(1));
         let below =
             first.saturating_add(u64::try_from(dispensable).unwrap_or(0)).min(persisted.version.get() + 1);
+        let needed = needed.filter(|_| bytes < self.retain_bytes.saturating_mul(RESTORE_FACTOR));
+        let below = needed.map_or(below, |needed| below.min(needed.get() + 1));
         self.writer.trim(below);
         entry_id(reader.base())
     }
@@ -204,6 +234,11 @@ impl Journal {
         }
         self.writer.close();
     }
+}
+
+/// Whether there is anything in the directory. What cannot be told is left to the opening of the log.
+fn has_files(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut files| files.next().is_some())
 }
 
 /// Reads entries from `from` on: about `max_bytes` of them, and at least one if there is one.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use quorumkv_protocol::NodeId;
 use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
+use quorumkv_protocol::{NodeId, Version};
 
 use crate::state::{ChunkError, ReadError, SnapshotSource, State};
 
@@ -68,6 +68,12 @@ impl SnapshotServer {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, snapshot| snapshot.used.elapsed() < IDLE);
         open.get(&node).map(|snapshot| Arc::clone(&snapshot.source))
+    }
+
+    /// The last version of the oldest snapshot that is being copied.
+    pub(crate) fn oldest(&self) -> Option<Version> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().map(|snapshot| snapshot.source.identity().version).min()
     }
 
     /// Lets go of snapshots that are no longer used.
