@@ -23,7 +23,9 @@ pub struct Effects {
     pub log: Vec<LogRecord>,
     /// Names this batch of `log` and `when_durable`; set exactly if one of them is not empty.
     pub persist: Option<PersistId>,
-    /// Send these only when `log`, and the `log` of all batches before, is durable.
+    /// Send these only when `log`, and the `log` of all batches before, is durable. Whatever may have come because of
+    /// them is handled after [`Input::Persisted`](crate::Input::Persisted): a vote may be what acknowledges a write, and
+    /// a read that begins after that must find the write durable here.
     pub when_durable: Vec<Outgoing>,
     /// Send these at once.
     pub sends: Vec<Outgoing>,

@@ -88,12 +88,7 @@ impl Owner {
                     self.node.tasks.spawn(Election::withdraw(self.election.coordinator().clone()));
                 }
             }
-            for event in finished.drain(..) {
-                self.on_done(event);
-            }
-            for event in events.drain(..) {
-                self.on_event(event);
-            }
+            self.take_in(finished.drain(..), &mut sources.done, events.drain(..));
             self.carry_out();
             if drain_until.is_some_and(|until| until <= Instant::now()) {
                 break;
@@ -108,11 +103,32 @@ impl Owner {
     /// One round after the node has left the election: nothing new is begun, what is under way goes on.
     async fn finish(&mut self, sources: &mut Sources) {
         tokio::select! {
-            done = sources.done.recv() => done.into_iter().for_each(|done| self.on_done(done)),
-            event = sources.events.recv() => event.into_iter().for_each(|event| self.on_event(event)),
+            done = sources.done.recv() => self.take_in(done, &mut sources.done, None),
+            event = sources.events.recv() => self.take_in(None, &mut sources.done, event),
             () = tokio::time::sleep(TICK) => self.tick(),
         }
         self.carry_out();
+    }
+
+    /// Handles what was finished, with all that is in `done` by now, and then `events`.
+    ///
+    /// The order is what makes reads linearizable: a vote leaves as soon as it is durable, so an event may have come
+    /// because of a write that was acknowledged with this node's vote, and has to find that write durable here.
+    fn take_in(
+        &mut self,
+        finished: impl IntoIterator<Item = Done>,
+        done: &mut mpsc::UnboundedReceiver<Done>,
+        events: impl IntoIterator<Item = Event>,
+    ) {
+        for finished in finished {
+            self.on_done(finished);
+        }
+        while let Ok(finished) = done.try_recv() {
+            self.on_done(finished);
+        }
+        for event in events {
+            self.on_event(event);
+        }
     }
 
     fn now(&self) -> Timestamp {

@@ -121,12 +121,14 @@ impl Journal {
                 metrics.log_synced(group.records, group.bytes, group.write_time + group.sync_time);
             }
             let last = group.tickets.iter().filter_map(|ticket| ticket.persist).next_back();
-            for message in group.tickets.into_iter().flat_map(|ticket| ticket.when_durable) {
-                routes.send(message);
-            }
+            // The owner is told first: who hears of a write that was acknowledged with this vote, and asks here, must find
+            // it durable.
             if let Some(last) = last {
                 // The owner is gone only when the process is about to end.
                 let _ = done.send(Done::Persisted(last));
+            }
+            for message in group.tickets.into_iter().flat_map(|ticket| ticket.when_durable) {
+                routes.send(message);
             }
         };
         let on_failure = |error| die(&format!("the log cannot be written: {error}"));
