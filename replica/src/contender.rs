@@ -179,9 +179,9 @@ impl<S: StateView> Replica<S> {
         let resend = self.settings.resend;
         let needed = self.configuration.quorum();
         let Role::Contender(contender) = &mut self.role else { return };
-        if self.now.since(contender.warned) >= self.settings.quorum_silence {
+        let heard = contender.grants.len();
+        if heard < needed && self.now.since(contender.warned) >= self.settings.quorum_silence {
             contender.warned = self.now;
-            let heard = contender.grants.len();
             self.out.notice(Notice::Unwell(Unwell::NoQuorum { heard, needed }));
         }
         let Role::Contender(contender) = &self.role else { return };

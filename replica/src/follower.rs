@@ -55,6 +55,9 @@ impl<S: StateView> Replica<S> {
             // A leader that hears nothing sends again.
             return;
         }
+        if self.contradicts_commit(&append.entries) {
+            return self.absurd(from, "its entries contradict what is committed");
+        }
         let (epoch, committed) = (append.epoch, append.committed);
         let reply = match self.accept(append) {
             Ok(durable) => {
@@ -136,6 +139,16 @@ impl<S: StateView> Replica<S> {
     fn refuse_vote(&mut self, to: NodeId, correlation: u64, epoch: Epoch) {
         let refused = VoteReply::Refused { epoch, promise: self.promise };
         self.out.reply(to, correlation, PeerMessage::VoteReply(refused));
+    }
+
+    /// Whether entries that another node sent cannot stand in one log with what is committed here.
+    pub(crate) fn contradicts_commit(&self, entries: &[Arc<Entry>]) -> bool {
+        let committed = self.committed_id();
+        entries.iter().any(|entry| {
+            let id = entry.id;
+            (id.version == committed.version && id != committed)
+                || (id.version > committed.version && id.epoch < committed.epoch)
+        })
     }
 
     /// Puts the append's entries into the log. Says up to where the log now equals the leader's; or else at which

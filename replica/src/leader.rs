@@ -246,8 +246,13 @@ impl<S: StateView> Replica<S> {
                 // The log may have been trimmed since: then the replica needs a snapshot.
                 let reaches = read.from > self.log.base().version;
                 let wanted = progress.next == read.from && self.links.contains(&read.to);
-                if reaches && wanted && !entries.is_empty() {
-                    self.send_entries(read.to, entries);
+                if reaches && wanted {
+                    if entries.is_empty() {
+                        // The log cannot be read there: look again after a while.
+                        progress.phase = Phase::Probing { sent: Some(self.now) };
+                    } else {
+                        self.send_entries(read.to, entries);
+                    }
                 }
             }
         }

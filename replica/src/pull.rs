@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::peer::{PeerMessage, Propagate, PropagateReply, SnapshotChunk, SnapshotPosition};
-use quorumkv_protocol::{EntryId, Epoch, NodeId};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 
 use crate::effects::{LogPurpose, LogRead, LogRecord, Notice, Task};
 use crate::replica::{Replica, Role};
@@ -56,6 +56,9 @@ impl Chunks {
 
 /// Fetches without an answer after which a new leader looks for another source.
 const PATIENCE: u32 = 3;
+
+/// No snapshot lies beyond this: it would use up the versions.
+const HIGHEST: Version = Version::new(1 << 62);
 
 impl Pull {
     pub(crate) const fn new(source: NodeId, epoch: Epoch) -> Self {
@@ -123,8 +126,11 @@ impl<S: StateView> Replica<S> {
             // The logs meet within the leader's after all, so it will stream by itself.
             return self.cancel_pull();
         }
-        if !follow_one_another(previous, &entries, epoch) {
-            return self.absurd(from, "the entries it sent do not follow one another");
+        if !follow_one_another(previous, &entries, epoch) || self.contradicts_commit(&entries) {
+            return self.absurd(
+                from,
+                "the entries it sent do not follow one another, or contradict what is committed",
+            );
         }
         let (previous, committed) = (previous.max(self.committed_id()), self.committed);
         let news: Vec<_> = entries.into_iter().filter(|entry| entry.id.version > committed).collect();
@@ -134,6 +140,9 @@ impl<S: StateView> Replica<S> {
             return self.source_lost();
         }
         self.splice(previous, news);
+        if let Some(pull) = &mut self.pull {
+            pull.unanswered = 0;
+        }
         self.fetch();
     }
 
@@ -145,7 +154,11 @@ impl<S: StateView> Replica<S> {
         if crc32c::crc32c(&chunk.data) != chunk.checksum {
             return self.absurd(from, "a piece of its snapshot does not match its checksum");
         }
-        if chunk.position.snapshot.version <= self.committed {
+        let snapshot = chunk.position.snapshot;
+        if snapshot.version > HIGHEST {
+            return self.absurd(from, "its snapshot lies absurdly far ahead");
+        }
+        if snapshot.version <= self.committed {
             // A late answer to an earlier fetch: the snapshot is older than what is committed here by now.
             return;
         }
@@ -154,6 +167,7 @@ impl<S: StateView> Replica<S> {
         if !begins && pull.position.as_ref() != Some(&chunk.position) {
             return;
         }
+        pull.unanswered = 0;
         pull.position = Some(chunk.position.clone());
         self.chunks.handed += 1;
         pull.phase = Phase::Writing(self.chunks.handed);
@@ -220,7 +234,8 @@ impl<S: StateView> Replica<S> {
             return;
         }
         pull.unanswered += 1;
-        if pull.unanswered >= PATIENCE {
+        // A follower has only its leader to ask: it goes on, from where it is, until there is another.
+        if pull.unanswered >= PATIENCE && matches!(self.role, Role::Contender(_)) {
             self.pull = None;
             return self.source_lost();
         }
@@ -293,11 +308,7 @@ impl<S: StateView> Replica<S> {
 
     fn is_asked(&mut self, from: NodeId, epoch: Epoch) -> bool {
         let Some(pull) = &mut self.pull else { return false };
-        let asked = pull.source == from && pull.epoch == epoch && pull.phase == Phase::Asking;
-        if asked {
-            pull.unanswered = 0;
-        }
-        asked
+        pull.source == from && pull.epoch == epoch && pull.phase == Phase::Asking
     }
 }
 

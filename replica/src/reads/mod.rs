@@ -280,7 +280,7 @@ impl<S: StateView> Replica<S> {
                 .copied()
                 .unwrap_or_default();
             let waited = now.since(sample.sent);
-            if waited < settings.hedge.max(usual * HEDGE_FACTOR) {
+            if waited < (usual * HEDGE_FACTOR).min(settings.resend).max(settings.hedge) {
                 continue;
             }
             let fresh = self.links.iter().copied().find(|node| !sample.asked.contains(node));
