@@ -12,53 +12,58 @@ pub const KVD_VARIABLE: &str = "KVD_BIN";
 /// The variable that names the `kvctl` to test, instead of the one of this workspace.
 pub const KVCTL_VARIABLE: &str = "KVCTL_BIN";
 
-static KVD: Mutex<Option<PathBuf>> = Mutex::new(None);
-static KVCTL: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// The binaries to test.
+#[derive(Clone, Debug)]
+struct Binaries {
+    kvd: PathBuf,
+    kvctl: PathBuf,
+}
 
-/// The `kvd` to test, built if need be.
+static BINARIES: Mutex<Option<Binaries>> = Mutex::new(None);
+
+/// The `kvd` to test. Blocks while the binaries are built, which happens once in a process.
 ///
 /// # Errors
-/// It does not compile.
+/// They do not compile.
 pub fn kvd_binary() -> Result<PathBuf, ClusterError> {
-    find("kvd", KVD_VARIABLE, &KVD)
+    Ok(binaries()?.kvd)
 }
 
-/// The `kvctl` to test, built if need be.
+/// The `kvctl` to test. Blocks while the binaries are built, which happens once in a process.
 ///
 /// # Errors
-/// It does not compile.
+/// They do not compile.
 pub fn kvctl_binary() -> Result<PathBuf, ClusterError> {
-    find("kvctl", KVCTL_VARIABLE, &KVCTL)
+    Ok(binaries()?.kvctl)
 }
 
-/// Builds once in a process; that is quick when nothing has changed, and cargo's own lock orders the processes.
-fn find(name: &str, variable: &str, known: &Mutex<Option<PathBuf>>) -> Result<PathBuf, ClusterError> {
-    let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(path) = &*known {
-        return Ok(path.clone());
+/// Finds both at once, so that no test waits for a compiler while a clock runs. When nothing has changed that is
+/// quick, and cargo's own lock orders processes that do it at the same time.
+fn binaries() -> Result<Binaries, ClusterError> {
+    let mut known = BINARIES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(binaries) = &*known {
+        return Ok(binaries.clone());
     }
-    let path = match env::var_os(variable) {
-        Some(path) => PathBuf::from(path),
-        None => build(name)?,
-    };
-    *known = Some(path.clone());
-    Ok(path)
+    let given = [("kvd", KVD_VARIABLE), ("kvctl", KVCTL_VARIABLE)]
+        .map(|(name, variable)| (name, env::var_os(variable).map(PathBuf::from)));
+    let missing: Vec<&str> = given.iter().filter(|(_, path)| path.is_none()).map(|&(name, _)| name).collect();
+    let built = if missing.is_empty() { PathBuf::new() } else { build(&missing)? };
+    let [kvd, kvctl] = given.map(|(name, path)| path.unwrap_or_else(|| built.join(name)));
+    Ok(known.insert(Binaries { kvd, kvctl }).clone())
 }
 
-/// Builds the binary with the profile, and into the directory, of the running test.
-fn build(name: &str) -> Result<PathBuf, ClusterError> {
+/// Builds the binaries with the profile, and into the directory, of the running test. Returns where they are then.
+fn build(names: &[&str]) -> Result<PathBuf, ClusterError> {
     let executable = env::current_exe()
         .map_err(|source| ClusterError::Io { action: "find the test's own executable".to_owned(), source })?;
     let place =
         Place::of(&executable).ok_or_else(|| ClusterError::NoProfile(executable.display().to_string()))?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .args(["build", "--quiet", "--package", name, "--bin", name, "--profile", &place.profile])
-        .arg("--target-dir")
-        .arg(&place.target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .stdin(Stdio::null());
+    command.args(["build", "--quiet", "--profile", &place.profile]);
+    command.args(names.iter().flat_map(|name| ["--package", name, "--bin", name]));
+    command.arg("--target-dir").arg(&place.target).stdin(Stdio::null());
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let output =
         command.output().map_err(|source| ClusterError::Io { action: format!("run {command:?}"), source })?;
     if !output.status.success() {
@@ -68,7 +73,7 @@ fn build(name: &str) -> Result<PathBuf, ClusterError> {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         });
     }
-    Ok(place.folder.join(name))
+    Ok(place.folder)
 }
 
 /// What the place of a test executable says: `<target>/<folder of the profile>/deps/<test>-<hash>`.

@@ -11,6 +11,7 @@ mod conflict;
 mod kill_leader;
 mod nine_servers;
 mod quorum;
+mod real_input;
 mod restart;
 mod restore;
 mod stale_read;
