@@ -158,6 +158,10 @@ impl<S: StateView> Replica<S> {
         if snapshot.version > HIGHEST {
             return self.absurd(from, "its snapshot lies absurdly far ahead");
         }
+        if snapshot.epoch > epoch {
+            // The source has followed a later leader since it was asked, and its state with it.
+            return self.on_promise_seen(epoch, snapshot.epoch);
+        }
         if snapshot.version <= self.committed {
             // A late answer to an earlier fetch: the snapshot is older than what is committed here by now.
             return;

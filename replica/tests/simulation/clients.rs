@@ -88,10 +88,12 @@ impl World {
             return;
         }
         let key = Bytes::from(format!("k{}", self.rng.u64(0..self.plan.keys)));
-        let what = match self.rng.u8(0..10) {
-            0..5 => self.compose_write(client, key),
-            5..9 => What::Read(key),
-            _ => What::Scan,
+        let what = if !self.chance(self.plan.reads, 100) {
+            self.compose_write(client, key)
+        } else if self.chance(1, 8) {
+            What::Scan
+        } else {
+            What::Read(key)
         };
         self.send_request(client, what, 1);
     }
@@ -194,7 +196,7 @@ impl World {
         match retry {
             Some((what, tries)) if again && tries < PATIENCE => self.send_request(client, what, tries + 1),
             Some(_) | None => {
-                let pause = self.rng.u64(0..40_000);
+                let pause = self.rng.u64(0..self.plan.pause);
                 self.schedule(pause, Event::ClientStep(client));
             }
         }

@@ -17,6 +17,10 @@ pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) clients: u64,
     pub(crate) keys: u64,
+    /// How many requests only read, in a hundred.
+    pub(crate) reads: u64,
+    /// How long a client pauses between requests at most.
+    pub(crate) pause: u64,
     /// Results of requests that are remembered.
     pub(crate) results: usize,
     /// The usual delay of a message, and how often one takes far longer, in a thousand.
@@ -50,8 +54,10 @@ impl Plan {
             nodes,
             chaos: rng.u64(1_000_000..6_000_000),
             settings: settings(rng),
-            clients: rng.u64(1..5),
-            keys: rng.u64(1..4),
+            clients: rng.u64(1..7),
+            keys: *rng.choice(&[1, 1, 2, 3]).expect("there are choices"),
+            reads: *rng.choice(&[20, 50, 80]).expect("there are choices"),
+            pause: *rng.choice(&[2_000, 40_000]).expect("there are choices"),
             results: rng.usize(2..60),
             delay: *rng.choice(&[200, 1_000, 5_000]).expect("there are choices"),
             delayed: *rng.choice(&[0, 5, 50]).expect("there are choices"),
