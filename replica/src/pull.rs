@@ -162,8 +162,9 @@ impl<S: StateView> Replica<S> {
             // The source has followed a later leader since it was asked, and its state with it.
             return self.on_promise_seen(epoch, snapshot.epoch);
         }
-        if snapshot.version <= self.committed {
-            // A late answer to an earlier fetch: the snapshot is older than what is committed here by now.
+        // A late answer: by now more is committed here, or the source has moved on to a later epoch, whose entries have no
+        // place in a log that is to be opened in this one.
+        if snapshot.version <= self.committed || snapshot.epoch > epoch {
             return;
         }
         let begins = chunk.position.cursor.is_empty();
