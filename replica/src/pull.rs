@@ -159,12 +159,12 @@ impl<S: StateView> Replica<S> {
             return self.absurd(from, "its snapshot lies absurdly far ahead");
         }
         if snapshot.epoch > epoch {
-            // The source has followed a later leader since it was asked, and its state with it.
+            // The source has followed a later leader since it was asked, and its state with it: entries of that epoch have
+            // no place in a log that is to be opened in this one.
             return self.on_promise_seen(epoch, snapshot.epoch);
         }
-        // A late answer: by now more is committed here, or the source has moved on to a later epoch, whose entries have no
-        // place in a log that is to be opened in this one.
-        if snapshot.version <= self.committed || snapshot.epoch > epoch {
+        if snapshot.version <= self.committed {
+            // A late answer: by now more is committed here.
             return;
         }
         let begins = chunk.position.cursor.is_empty();
