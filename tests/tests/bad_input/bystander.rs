@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use quorumkv_client::Client;
+use quorumkv_client::{Client, GetOptions};
 
 /// Rounds of a write and a read that prove that the client is being served.
 const PROOF: u64 = 5;
@@ -76,9 +76,11 @@ async fn rounds(shared: &Shared, endpoints: &[String]) -> Result<()> {
     let client = Client::builder(endpoints).timeout(Duration::from_secs(30)).connect()?;
     while !shared.stop.load(Ordering::Relaxed) {
         let count = shared.rounds.load(Ordering::Relaxed).to_string();
-        client.put("bystander", count.clone()).await?;
-        let read = client.get("bystander").await?.value.context("the counter is gone")?;
-        ensure!(read.value == count.as_bytes(), "wrote {count} and read {:?}", read.value);
+        let written = client.put("bystander", count.clone()).await?;
+        let got =
+            client.get_with("bystander", GetOptions { evidence: true, ..GetOptions::default() }).await?;
+        let is_mine = got.value.as_ref().is_some_and(|read| read.value == count.as_bytes());
+        ensure!(is_mine, "wrote {count} as {written:?} and read {got:?}");
         shared.rounds.fetch_add(1, Ordering::Relaxed);
     }
     client.close().await;
