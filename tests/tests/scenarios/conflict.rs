@@ -18,18 +18,19 @@ const EVIDENCE: GetOptions = GetOptions { consistency: quorumkv_client::Consiste
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_meets_a_held_back_replica_resamples_or_gives_up_with_evidence() -> Result<()> {
     let zookeeper = ZooKeeper::start(1)?;
-    let cluster = Cluster::builder().proxied().arg("--read-timeout=5s").start(&zookeeper).await?;
+    let cluster = Cluster::builder().proxied().arg("--read-timeout=8s").start(&zookeeper).await?;
     let old = cluster.client().put("key", "old").await?.version;
     wait_identical(&cluster).await?;
     let leader = cluster.leader().await?;
     let (reader, other) = ((leader + 1) % 3, (leader + 2) % 3);
     without_zookeeper_the_leader_stays(&cluster, &zookeeper, leader).await?;
 
+    let writer = cluster.client_of(&[leader]).with_timeout(Duration::from_secs(3));
+    writer.ready().await?;
     // An entry that only the leader has: it reaches nobody, and the reader can ask nobody but the leader.
     for (from, to) in [(leader, reader), (leader, other), (reader, other), (other, reader)] {
         cluster.cut(from, to).await?;
     }
-    let writer = cluster.client_of(&[leader]).with_timeout(Duration::from_secs(2));
     let unknown = writer.put("key", "new").await.err().context("acknowledged without a quorum")?;
     ensure!(matches!(unknown, WriteError::Unknown { .. }), "{unknown}");
 
