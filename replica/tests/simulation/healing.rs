@@ -58,12 +58,14 @@ impl World {
         self.statuses().any(|(id, status)| id == leader && status.role == NodeRole::Leader)
     }
 
-    /// Whether one leads, all others follow, all have everything and nobody waits.
+    /// Whether one leads, all others follow, all have everything and nobody waits. A node that promised a higher epoch,
+    /// and gave that up, does not follow: it will fence the leader.
     fn is_calm(&self, leader: NodeId) -> bool {
         let Some((_, leading)) = self.statuses().find(|(id, _)| *id == leader) else { return false };
         let agrees = |(id, status): (NodeId, Status)| {
             let role = if id == leader { NodeRole::Leader } else { NodeRole::Follower };
-            status.role == role && status.last == leading.last && status.applied == leading.last.version
+            let follows = status.role == role && status.promise == leading.promise;
+            follows && status.last == leading.last && status.applied == leading.last.version
         };
         self.statuses().all(agrees) && self.clients.unanswered() == 0
     }
