@@ -1,6 +1,6 @@
 //! `kvd`, the quorumkv daemon.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -26,6 +26,8 @@ fn main() -> ExitCode {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A log that cannot be written (a full disk, a pipe without a reader) is no reason for a node to end.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     match config.log_format {
@@ -52,6 +54,6 @@ fn filter(log: &str) -> String {
 }
 
 fn fail(reason: &str, code: u8) -> ExitCode {
-    eprintln!("kvd: {reason}");
+    let _ = writeln!(std::io::stderr(), "kvd: {reason}");
     ExitCode::from(code)
 }

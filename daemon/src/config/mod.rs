@@ -122,7 +122,10 @@ impl Config {
         }
         let admin_port = match flags.admin_port {
             Some(port) => (port != 0).then_some(port),
-            None => port.checked_add(1000),
+            None => {
+                in_range("admin-port", "given (0 for none) where --port is above 64535", port <= 64_535)?;
+                Some(port + 1000)
+            }
         };
         let cluster_size = flags.cluster_size.unwrap_or(3);
         in_range("cluster-size", "1 to 64", (1..=MAX_MEMBERS).contains(&cluster_size))?;

@@ -59,6 +59,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
     assert!(error(&["--data-dir", "d", "--host", "0.0.0.0", "--insecure"]).contains("--advertise"));
     assert!(error(&["--data-dir", "d", "--host", "here"]).contains("IP address"));
     assert!(error(&["--data-dir", "d", "--port", "0"]).contains("--port"));
+    assert!(error(&["--data-dir", "d", "--port", "65000"]).contains("--admin-port"));
     assert!(error(&["--data-dir", "d", "--advertise", "x"]).contains("--advertise"));
     assert!(error(&["--data-dir", "d", "--zookeeper", "a:b"]).contains("--zookeeper"));
     assert!(error(&["--data-dir", "d", "--session-timeout", "soon"]).contains("6s"));

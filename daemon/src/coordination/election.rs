@@ -12,7 +12,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zookeeper_client::OneshotWatcher;
 
 use super::EnrolPolicy;
@@ -229,7 +229,15 @@ impl Election {
     fn note_holding_back(&mut self, policy: &EnrolPolicy) {
         if !self.holding_back {
             self.holding_back = true;
-            info!(?policy, "holding back from the election to let the leader that we still hear enrol first");
+            match policy {
+                EnrolPolicy::Wait { incumbent, .. } if !incumbent.is_empty() => {
+                    info!(
+                        leader = incumbent,
+                        "lets the leader that is still heard enrol in the election first"
+                    );
+                }
+                EnrolPolicy::Wait { .. } | EnrolPolicy::Enrol => debug!("does not enrol in the election yet"),
+            }
         }
     }
 

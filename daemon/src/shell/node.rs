@@ -246,7 +246,9 @@ impl Node {
     pub(crate) fn status(&self) -> NodeStatus {
         let published = self.published();
         let replica = published.replica.map(|(status, _)| status);
-        let leader = replica.and_then(|status| status.leader);
+        let heard = |(status, now): (Status, Timestamp)| now.since(status.leader_heard) <= LEADER_SILENCE;
+        let leader =
+            published.replica.filter(|&replica| heard(replica)).and_then(|(status, _)| status.leader);
         NodeStatus {
             node: self.id,
             address: self.address.clone(),

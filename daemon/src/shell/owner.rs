@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
 use quorumkv_replica::{
-    Effects, Input, LogPurpose, LogRead, Notice, Outgoing, Replica, Status, Task, Timestamp,
+    Effects, Input, LogPurpose, LogRead, Notice, Outgoing, Replica, Status, StoodDown, Task, Timestamp,
 };
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -329,7 +329,10 @@ impl Owner {
                 None => tracing::info!(%epoch, "votes {granted} of {members}; has the best log"),
             },
             Notice::Established { epoch, opening } => tracing::info!(%epoch, version = %opening, "leads"),
-            Notice::StoodDown { epoch, reason } => tracing::warn!(%epoch, "stood down: {reason:?}"),
+            Notice::StoodDown { epoch, reason: StoodDown::Fenced { by } } => {
+                tracing::warn!(%epoch, "stood down: epoch {by} has been promised");
+            }
+            Notice::StoodDown { epoch, reason: StoodDown::Told } => tracing::info!(%epoch, "leads no longer"),
             Notice::Unwell(_) => {}
             Notice::Diverged { node, from } => {
                 tracing::info!(replica = name(*node), %from, "a replica's log differs; brings it in line");
