@@ -1,7 +1,7 @@
 //! What the replica's shell is made of, in memory: a log that loses what is not synced, and a state.
 
 // Each of the two test programs uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses its own part of the model")]
 
 pub(crate) mod disk;
 pub(crate) mod render;
