@@ -1,0 +1,48 @@
+//! `multi`: all of its operations, or none.
+
+use super::{At, Caller, Pending, Rejected};
+use crate::tree::Tree;
+use crate::txn::Change;
+use crate::wire::{ErrorCode, MultiOp};
+
+/// Most bytes of ACLs in one `multi`: with the rest of its packet, well below what the log takes in one piece.
+const MAX_ACL_BYTES: usize = 4 << 20;
+
+impl Pending {
+    pub(super) fn multi(
+        &mut self,
+        tree: &Tree,
+        ops: Vec<MultiOp>,
+        caller: &Caller<'_>,
+        at: At,
+    ) -> Result<Change, Rejected> {
+        let count = ops.len();
+        let (mut changes, mut acl_bytes) = (Vec::with_capacity(count), 0);
+        self.begin();
+        for op in ops {
+            let change = match op {
+                MultiOp::Create(create) => self.create(tree, create, caller, at),
+                MultiOp::Delete(delete) => self.delete(tree, delete, caller, at),
+                MultiOp::SetData(set) => self.set_data(tree, set, caller, at),
+                MultiOp::Check(check) => self.check(tree, &check, caller),
+            };
+            // What was a packet stays as long as it was, but for ACLs that say `auth`.
+            let change = change.and_then(|change| {
+                acl_bytes += change.acl_bytes();
+                if acl_bytes > MAX_ACL_BYTES { Err(ErrorCode::InvalidAcl) } else { Ok(change) }
+            });
+            match change {
+                Ok(change) => changes.push(change),
+                Err(code) => {
+                    self.roll_back();
+                    let mut results = vec![0; changes.len()];
+                    results.push(code.number());
+                    results.resize(count, ErrorCode::RuntimeInconsistency.number());
+                    return Err(Rejected { code, results });
+                }
+            }
+        }
+        self.commit();
+        Ok(Change::Multi(changes))
+    }
+}

@@ -1,0 +1,152 @@
+//! Transactions: what goes through the log, and what applying it comes to.
+//!
+//! A transaction says what is to be, not what was asked: versions and names are already decided, so that applying it
+//! decides nothing, cannot fail, and comes to the same when it is done twice.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{Acl, EventKind, Stat};
+
+/// A change that has its place in the order of all changes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Txn {
+    /// Its place: 1, 2, 3 …
+    pub zxid: i64,
+    /// Who asked for it; 0: the server itself.
+    pub session: i64,
+    /// When, in milliseconds since 1970.
+    pub time_ms: i64,
+    /// What it is.
+    pub change: Change,
+}
+
+/// What changes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// The session of the transaction begins.
+    CreateSession {
+        /// Its timeout, in milliseconds.
+        timeout_ms: i32,
+        /// Its password.
+        password: [u8; 16],
+    },
+    /// The session of the transaction ends, and with it these ephemeral znodes.
+    CloseSession {
+        /// Their paths, in the order in which they are deleted.
+        ephemerals: Vec<String>,
+    },
+    /// A znode is created.
+    Create {
+        /// Where, with its number if it is sequential.
+        path: String,
+        /// What it holds; null is not the same as empty.
+        data: Option<Bytes>,
+        /// Who may do what.
+        acl: Vec<Acl>,
+        /// What it is.
+        owner: Owner,
+        /// How many children its parent has had by then, which its next sequential child is named after.
+        parent_creations: i32,
+    },
+    /// A znode is deleted.
+    Delete {
+        /// Which.
+        path: String,
+    },
+    /// A znode's data is set.
+    SetData {
+        /// Which.
+        path: String,
+        /// What it holds.
+        data: Option<Bytes>,
+        /// Its version by then.
+        version: i32,
+    },
+    /// A znode's ACL is set.
+    SetAcl {
+        /// Which.
+        path: String,
+        /// Who may do what.
+        acl: Vec<Acl>,
+        /// The version of its ACL by then.
+        version: i32,
+    },
+    /// Nothing: a version was checked.
+    Check,
+    /// All of these.
+    Multi(Vec<Change>),
+}
+
+impl Change {
+    /// Bytes of the ACL that it sets, roughly.
+    pub(crate) fn acl_bytes(&self) -> usize {
+        match self {
+            Self::Create { acl, .. } | Self::SetAcl { acl, .. } => {
+                acl.iter().map(|entry| entry.id.scheme.len() + entry.id.id.len() + 12).sum()
+            }
+            Self::CreateSession { .. }
+            | Self::CloseSession { .. }
+            | Self::Delete { .. }
+            | Self::SetData { .. }
+            | Self::Check => 0,
+            Self::Multi(changes) => changes.iter().map(Self::acl_bytes).sum(),
+        }
+    }
+}
+
+/// What a znode is, as far as that decides how long it stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Owner {
+    /// Stays until it is deleted.
+    Nobody,
+    /// Goes with this session.
+    Session(i64),
+    /// Is a container.
+    Container,
+    /// Goes when nothing has happened to it for so many milliseconds.
+    Ttl(i64),
+}
+
+/// What applying a transaction came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    /// What there is to tell whoever asked.
+    pub outcome: Outcome,
+    /// What watchers are to be told, in order.
+    pub events: Vec<Event>,
+}
+
+/// What there is to tell whoever asked for a change.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Outcome {
+    /// That it is done.
+    #[default]
+    Done,
+    /// What was created.
+    Created {
+        /// Its path.
+        path: String,
+        /// Its stat.
+        stat: Stat,
+    },
+    /// The stat of what was set.
+    Stat(Stat),
+    /// One outcome for each change of a [`Change::Multi`].
+    Multi(Vec<Outcome>),
+}
+
+/// Something happened to a znode.
+///
+/// Whoever has both a data and a child watch on a znode that is deleted is told once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// To which.
+    pub path: String,
+    /// Its ACL: only those whom it permits to read are told.
+    pub acl: Arc<[Acl]>,
+}

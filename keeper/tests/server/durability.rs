@@ -1,0 +1,87 @@
+//! What was acknowledged is there after a restart; what cannot be written is not acknowledged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use quorumkv_keeper::server::Config;
+use quorumkv_keeper::storage;
+use quorumkv_wal::{FaultHook, Operation};
+use tokio::time::timeout;
+
+use crate::raw::{Client, PATIENCE, create_request};
+use crate::{config, start};
+use tokio::io::AsyncWriteExt;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_keeps_znodes_sessions_and_ephemerals() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options =
+        storage::Options { snapshot_txns: 100, segment_bytes: 64 << 10, ..storage::Options::default() };
+    let config = || Config { storage: options.clone(), ..config(dir.path()) };
+    let server = start(config()).await;
+    let mut client = Client::connect(server.address()).await;
+    for i in 0..500 {
+        client.create(&format!("/node-{i}"), format!("{i}").as_bytes()).await.expect("created");
+    }
+    assert_eq!(client.create_with("/ephemeral", b"", 1).await, Ok("/ephemeral".to_owned()));
+    let (session, password) = (client.session, client.password.clone());
+    server.stop().await.expect("stopped");
+
+    let server = start(config()).await;
+    let mut client = Client::resume(server.address(), session, &password).await;
+    assert_eq!(client.session, session);
+    for i in 0..500 {
+        assert_eq!(client.get(&format!("/node-{i}")).await, Ok(format!("{i}").into_bytes()));
+    }
+    assert_eq!(client.get("/ephemeral").await, Ok(Vec::new()));
+    assert_eq!(client.create("/after", b"").await, Ok("/after".to_owned()));
+    server.stop().await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_when_the_server_stops_is_finished() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = start(config(dir.path())).await;
+    let mut client = Client::connect(server.address()).await;
+    let mut acknowledged = 0;
+    let requests: Vec<u8> =
+        (1..=2000).flat_map(|xid| create_request(xid, &format!("/node-{xid}"), b"", 0)).collect();
+    client.stream.write_all(&requests).await.expect("written");
+    assert!(matches!(client.reply(1).await, Some(Ok(_))));
+    let stopping = tokio::spawn(server.stop());
+    for xid in 2..=2000 {
+        match client.reply(xid).await {
+            Some(reply) => assert!(reply.is_ok(), "{reply:?}"),
+            None => break,
+        }
+        acknowledged = xid;
+    }
+    stopping.await.expect("ended").expect("stopped");
+    let server = start(config(dir.path())).await;
+    let mut client = Client::connect(server.address()).await;
+    for xid in 1..=acknowledged {
+        assert_eq!(client.get(&format!("/node-{xid}")).await, Ok(Vec::new()), "znode {xid} is lost");
+    }
+    server.stop().await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_synced_acknowledges_nothing_and_ends_the_server() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = Arc::clone(&broken);
+    let hook: FaultHook = Arc::new(move |operation, _| {
+        let fails = operation == Operation::Sync && is_broken.load(Ordering::Relaxed);
+        if fails { Err(std::io::Error::other("the disk is gone")) } else { Ok(()) }
+    });
+    let options = storage::Options { faults: Some(storage::Faults(hook)), ..storage::Options::default() };
+    let server = start(Config { storage: options, ..config(dir.path()) }).await;
+    let mut client = Client::connect(server.address()).await;
+    assert_eq!(client.create("/before", b"").await, Ok("/before".to_owned()));
+    broken.store(true, Ordering::Relaxed);
+    client.stream.write_all(&create_request(2, "/after", b"", 0)).await.expect("written");
+    let reason = timeout(PATIENCE, server.failed()).await.expect("it says so");
+    assert!(reason.contains("the log cannot be written") && reason.contains("the disk is gone"), "{reason}");
+    assert_eq!(client.reply(2).await, None, "what is not on disk was acknowledged");
+    assert!(server.stop().await.expect_err("failed").contains("the disk is gone"));
+}
