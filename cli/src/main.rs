@@ -47,14 +47,22 @@ fn not_understood(error: &clap::Error) -> ExitCode {
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
-    if !is_help && json_is_asked_for() {
-        let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        return report(&Failure::new(Code::Usage, message), Format::Json);
+    if !is_help {
+        let format = if json_is_asked_for() { Format::Json } else { Format::Table };
+        return report(&misuse(&error.render().to_string()), format);
     }
     // Whoever has closed the stream does not want to read it.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage as u8))
+}
+
+/// What the parser says in several paragraphs, in one line: the problem and its tips, and the usage as advice.
+fn misuse(rendered: &str) -> Failure {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = rendered.split("For more information").next().unwrap_or_default();
+    let (problem, usage) = text.split_once("Usage: ").unwrap_or((text, ""));
+    let failure = Failure::new(Code::Usage, words(problem.trim_start_matches("error: ")));
+    if usage.is_empty() { failure } else { failure.advise(format!("usage: {}", words(usage))) }
 }
 
 /// Whether a command line that could not be parsed asks for JSON.
@@ -71,4 +79,32 @@ fn report(failure: &Failure, format: Format) -> ExitCode {
     // Without stderr, the exit code still tells.
     let _ = writeln!(std::io::stderr(), "{line}");
     ExitCode::from(report.code as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(words: &[&str]) -> String {
+        let error = Arguments::try_parse_from(words).expect_err("the command line is wrong");
+        let Failure::Report(report) = misuse(&error.render().to_string()) else {
+            panic!("nothing is reported")
+        };
+        assert_eq!(report.code, Code::Usage);
+        report.line()
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_one_line() {
+        for (words, parts) in [
+            (&["kvctl", "put"][..], &["<KEY>", "usage: kvctl put"][..]),
+            (&["kvctl", "putt", "a", "b"], &["'putt'", "'put'", "usage: kvctl"]),
+            (&["kvctl", "get", "k", "--consistency", "weak"], &["'weak'", "quorum", "local"]),
+            (&["kvctl", "status", "--timeout", "never"], &["'never'", "--timeout"]),
+        ] {
+            let line = line(words);
+            assert!(!line.contains('\n') && !line.contains("error:"), "{line}");
+            assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+        }
+    }
 }

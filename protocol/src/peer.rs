@@ -339,4 +339,6 @@ pub struct HeartbeatReply {
     pub applied: Version,
     /// Whether it is receiving a snapshot.
     pub restoring: bool,
+    /// Whether its disk is nearly full: the leader then takes nothing that makes the data larger.
+    pub disk_full: bool,
 }

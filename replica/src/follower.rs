@@ -102,6 +102,7 @@ impl<S: StateView> Replica<S> {
             durable,
             applied: self.applied,
             restoring: self.pull.is_some(),
+            disk_full: self.disk_full,
         };
         self.out.reply(from, correlation, PeerMessage::HeartbeatReply(reply));
     }

@@ -45,6 +45,8 @@ pub enum Input {
     },
     /// Give up leading or contending.
     StandDown,
+    /// The disk of this node is nearly full, or has room again.
+    DiskFull(bool),
     /// A client wants to change something.
     Write {
         /// Names the request.

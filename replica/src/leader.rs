@@ -95,6 +95,9 @@ impl<S: StateView> Replica<S> {
         if self.is_full() {
             return self.refuse(token, ErrorCode::Overloaded);
         }
+        if request.write.value().is_some() && self.is_disk_full() {
+            return self.refuse(token, ErrorCode::DiskFull);
+        }
         let (effects, outcome) = self.evaluate(request.write);
         let id = EntryId::new(self.promise, self.log.last().next());
         let write = EvaluatedWrite {
@@ -105,6 +108,15 @@ impl<S: StateView> Replica<S> {
         };
         self.waiting.add(token, id, request.request, deadline);
         self.append(Arc::new(Entry { id, body: Body::Write(write) }));
+    }
+
+    /// Whether the disk of this node, or of a replica that was heard lately, is nearly full. One is enough: a node whose
+    /// log cannot grow ends, and the cluster would lose its nodes one by one.
+    fn is_disk_full(&self) -> bool {
+        let silence = self.settings.quorum_silence;
+        let Role::Leader(leader) = &self.role else { return self.disk_full };
+        let is_full = |peer: &Progress| peer.disk_full && self.now.since(peer.heard) < silence;
+        self.disk_full || leader.progress.values().any(is_full)
     }
 
     fn refuse(&mut self, token: Token, code: ErrorCode) {
@@ -293,6 +305,7 @@ impl<S: StateView> Replica<S> {
         }
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.heard = self.now;
+        progress.disk_full = reply.disk_full;
         let Phase::Restoring { told } = &mut progress.phase else { return };
         if reply.durable.version >= self.log.base().version && self.log.holds(reply.durable) {
             progress.probe_after(reply.durable);

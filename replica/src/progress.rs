@@ -24,6 +24,8 @@ pub(crate) struct Progress {
     pub(crate) heard: Timestamp,
     /// Whether entries for it are being read from the disk.
     pub(crate) reading: bool,
+    /// Whether its disk is nearly full, as it last said.
+    pub(crate) disk_full: bool,
 }
 
 /// How the leader treats a replica.
@@ -54,6 +56,7 @@ impl Progress {
             told: Version::ZERO,
             heard: now,
             reading: false,
+            disk_full: false,
         }
     }
 

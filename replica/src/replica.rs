@@ -46,6 +46,8 @@ pub struct Replica<S> {
     pub(crate) chunks: Chunks,
     /// Peers that requests reach.
     pub(crate) links: BTreeSet<NodeId>,
+    /// Whether the disk of this node is nearly full.
+    pub(crate) disk_full: bool,
     pub(crate) waiting: Waiting,
     /// Writes that came while this node was about to lead.
     pub(crate) queued: Vec<(Token, WriteRequest, Timestamp)>,
@@ -189,6 +191,7 @@ impl<S: StateView> Replica<S> {
             pull: None,
             chunks: Chunks::default(),
             links: BTreeSet::new(),
+            disk_full: false,
             waiting: Waiting::default(),
             queued: Vec::new(),
             reader: Reader::default(),
@@ -222,6 +225,7 @@ impl<S: StateView> Replica<S> {
             Input::Trimmed(base) => self.log.trim(base),
             Input::Lead { counter } => self.contend(Epoch::new(counter, self.me)),
             Input::StandDown => self.stand_down(StoodDown::Told),
+            Input::DiskFull(full) => self.disk_full = full,
             Input::Write { token, request, deadline } => self.write(token, request, deadline),
             Input::Read { token, key, evidence, deadline } => self.read(token, key, evidence, deadline),
             Input::Barrier { token, deadline } => self.barrier(token, deadline),

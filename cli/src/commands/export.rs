@@ -39,7 +39,7 @@ pub(crate) async fn run(
     }
     let ended = tokio::select! {
         ended = pages.copy(|text| target.write(text)) => ended,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Other, "interrupted")),
+        failure = transfer::interrupted() => Err(failure),
     };
     pages.bar.finish_and_clear();
     let path = target.path.clone();

@@ -195,7 +195,7 @@ impl Transfer {
         };
         tokio::select! {
             ended = writing => ended,
-            _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Other, "interrupted")),
+            failure = transfer::interrupted() => Err(failure),
         }
     }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use quorumkv_client::{Certainty, Client, ErrorCode, ReadError, ScanOptions, Scanned, WriteError};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
 
 /// The pause before a second try.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -119,10 +120,27 @@ pub(crate) async fn cluster_id(client: &Client, timeout: Duration) -> Result<Str
             }
         }
         if !patience.goes_on().await {
-            let forming = || Failure::new(crate::exit::Code::NoQuorum, "the cluster is still being formed");
+            let forming = || Failure::new(Code::NoQuorum, "the cluster is still being formed");
             return Err(failure.unwrap_or_else(forming));
         }
     }
+}
+
+/// Waits until somebody wants this process to end, with Ctrl-C or as init systems do. What was done so far is then
+/// noted down like after any other failure.
+pub(crate) async fn interrupted() -> Failure {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            // Without a handler the signal ends the process, which loses nothing but the last second's checkpoint.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+    Failure::new(Code::Other, "interrupted")
 }
 
 /// A bar for so many bytes, or a counter if nobody knows how many; on stderr, and only if that is a terminal.

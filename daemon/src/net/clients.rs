@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -222,14 +221,6 @@ impl Session {
             return reply.fail(ErrorCode::TooLarge, message);
         }
         match node.leadership() {
-            Leadership::Leading
-                if request.write.value().is_some() && node.disk_full.load(Ordering::Relaxed) =>
-            {
-                reply.fail(
-                    ErrorCode::DiskFull,
-                    "the disk of the leader is nearly full: free some space, or delete keys (deletes and reads go on)",
-                );
-            }
             Leadership::Leading => self.tell(Event::Write { request, deadline, reply, retried: false }).await,
             leadership if self.forwarded => {
                 let leader = leadership.address().map(ToOwned::to_owned);

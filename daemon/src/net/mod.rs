@@ -2,7 +2,7 @@
 
 mod clients;
 mod forwarder;
-mod frames;
+pub(crate) mod frames;
 mod links;
 mod routes;
 mod server;

@@ -121,7 +121,7 @@ mod tests {
     fn reply(correlation: u64) -> PeerEnvelope {
         let (epoch, promise) = (Epoch::ZERO, Epoch::ZERO);
         let (durable, applied) = (EntryId::ZERO, Version::ZERO);
-        let reply = HeartbeatReply { epoch, promise, durable, applied, restoring: false };
+        let reply = HeartbeatReply { epoch, promise, durable, applied, restoring: false, disk_full: false };
         PeerEnvelope { correlation, body: PeerMessage::HeartbeatReply(reply) }
     }
 

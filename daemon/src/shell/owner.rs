@@ -196,7 +196,10 @@ impl Owner {
                 return self.obey(order);
             }
             Done::Resigned => return self.election.on_resigned(),
-            Done::DiskFull(full) => return self.note_disk(full),
+            Done::DiskFull(full) => {
+                self.note_disk(full);
+                Input::DiskFull(full)
+            }
         };
         self.tell(input);
     }

@@ -123,6 +123,11 @@ impl Pending {
                 "the members did not come to agree in time: a write is stuck, or there is no leader".to_owned()
             }
             ErrorCode::ReadTimedOut => "too few members answered in time: is a majority of the nodes up?".to_owned(),
+            ErrorCode::DiskFull => {
+                "the disk of a node is nearly full (kvctl status tells which): free some space there, or delete keys \
+                 (deletes and reads go on); nothing was written"
+                    .to_owned()
+            }
             ErrorCode::Corruption => {
                 let name = |node: NodeId| self.node.address_of(node).map_or_else(|| node.to_string(), str::to_owned);
                 match differing {

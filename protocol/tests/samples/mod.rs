@@ -330,6 +330,7 @@ pub(crate) fn peer_messages() -> Vec<PeerMessage> {
         durable: entry_id(7, 44),
         applied: Version::new(43),
         restoring: false,
+        disk_full: false,
     };
     let mut messages = vec![
         PeerMessage::ReadSample(read_sample()),
@@ -337,6 +338,7 @@ pub(crate) fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Heartbeat(heartbeat),
         PeerMessage::HeartbeatReply(reply),
         PeerMessage::HeartbeatReply(HeartbeatReply { restoring: true, ..reply }),
+        PeerMessage::HeartbeatReply(HeartbeatReply { disk_full: true, ..reply }),
     ];
     messages.extend(votes().into_iter().map(PeerMessage::Vote));
     messages.extend(vote_replies().into_iter().map(PeerMessage::VoteReply));

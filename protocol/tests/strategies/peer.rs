@@ -122,13 +122,14 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
 }
 
 fn heartbeat_reply() -> impl Strategy<Value = HeartbeatReply> {
-    (epoch(), epoch(), entry_id(), version(), any::<bool>()).prop_map(
-        |(epoch, promise, durable, applied, restoring)| HeartbeatReply {
+    (epoch(), epoch(), entry_id(), version(), any::<bool>(), any::<bool>()).prop_map(
+        |(epoch, promise, durable, applied, restoring, disk_full)| HeartbeatReply {
             epoch,
             promise,
             durable,
             applied,
             restoring,
+            disk_full,
         },
     )
 }

@@ -136,12 +136,13 @@ pub(crate) fn message(message: &PeerMessage) -> String {
             format!("Heartbeat {}: committed {}, last {}", epoch(beat.epoch), beat.committed, beat.last)
         }
         PeerMessage::HeartbeatReply(reply) => format!(
-            "Heard {}: promised {}, durable {}, applied {}{}",
+            "Heard {}: promised {}, durable {}, applied {}{}{}",
             epoch(reply.epoch),
             epoch(reply.promise),
             id(reply.durable),
             reply.applied,
-            if reply.restoring { ", restoring" } else { "" }
+            if reply.restoring { ", restoring" } else { "" },
+            if reply.disk_full { ", disk full" } else { "" }
         ),
     }
 }
@@ -286,6 +287,8 @@ pub(crate) fn input(input: &Input) -> String {
         Input::Trimmed(base) => format!("trimmed to {}", id(*base)),
         Input::Lead { counter } => format!("lead with counter {counter}"),
         Input::StandDown => "stand down".to_owned(),
+        Input::DiskFull(true) => "the disk is nearly full".to_owned(),
+        Input::DiskFull(false) => "the disk has room".to_owned(),
         Input::Write { token, request: write, .. } => {
             format!("t{}: {} {}", token.0, request(write.request), wanted(&write.write))
         }

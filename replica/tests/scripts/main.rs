@@ -9,6 +9,7 @@
 //! status                      says where all nodes are
 //! lead 1 5                    the election names node 1, with counter 5
 //! resign 1                    the election wants node 1 to stand down
+//! disk 1 is full|free         node 1 is told how much room its disk has
 //! write 1 k=v                 a client writes at node 1; its request gets the next token: t1, t2, ...
 //! delete 1 k | cas 1 k=v at 3 | read 1 k | scan 1
 //! retry 2 t1                  the client of t1 sends the same request to node 2
@@ -53,6 +54,7 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
         ["status"] => return cluster.describe(),
         ["lead", id, counter] => cluster.input(node(id), Input::Lead { counter: number(counter) }),
         ["resign", id] => cluster.input(node(id), Input::StandDown),
+        ["disk", id, "is", how] => cluster.input(node(id), Input::DiskFull(*how == "full")),
         ["write", id, pair] => {
             let (key, value) = pair.split_once('=').expect("key=value");
             cluster.ask(node(id), &Ask::Put(key, value));
