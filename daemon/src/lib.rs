@@ -2,12 +2,13 @@
 //!
 //! `config` is what the node was told, `data_dir` who it is. `shell` has the owner of the replica and what is around
 //! it; `net` the connections; `storage` the log and the thread that changes the `state`; `coordination` speaks with
-//! ZooKeeper; `admin` and `metrics` are for those who operate it.
+//! ZooKeeper; `admin` and `metrics` are for those who operate it. `dev` runs a whole cluster of such nodes on one machine.
 
 mod admin;
 pub mod config;
 pub mod coordination;
 pub mod data_dir;
+pub mod dev;
 mod fatal;
 mod metrics;
 mod net;

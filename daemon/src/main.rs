@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kvd::config::Config;
-use kvd::config::flags::{Flags, LogFormat};
+use kvd::config::flags::{Command, CommandLine, Flags, LogFormat};
+use kvd::dev::DevFlags;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -15,7 +16,32 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let config = match Config::from_flags(Flags::parse()) {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) if error.use_stderr() => return fail(&one_line(&error), USAGE),
+        Err(help) => help.exit(),
+    };
+    match line.command {
+        Some(Command::Dev(flags)) => develop(flags),
+        None => be_a_node(line.node, line.stop_with_stdin),
+    }
+}
+
+/// Runs a cluster on this machine.
+fn develop(flags: DevFlags) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}"), 1),
+    };
+    match runtime.block_on(kvd::dev::run(flags)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string(), if error.is_usage() { USAGE } else { 1 }),
+    }
+}
+
+/// Runs one node.
+fn be_a_node(flags: Flags, stop_with_stdin: bool) -> ExitCode {
+    let config = match Config::from_flags(flags) {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string(), USAGE),
     };
@@ -34,6 +60,9 @@ fn main() -> ExitCode {
         LogFormat::Human => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    if stop_with_stdin && let Err(error) = kvd::dev::stop_with_stdin() {
+        return fail(&format!("cannot start: {error}"), 1);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), 1),
@@ -51,6 +80,13 @@ fn filter(log: &str) -> String {
         Ok(level) => format!("warn,zookeeper_client=off,kvd={level},quorumkv_wal={level}"),
         Err(_) => log.to_owned(),
     }
+}
+
+/// What clap says in several paragraphs.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let words: Vec<&str> = text.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ").replace(" Usage: ", "; usage: ").replace(" For more information, ", "; for more, ")
 }
 
 fn fail(reason: &str, code: u8) -> ExitCode {

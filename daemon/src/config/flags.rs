@@ -3,16 +3,50 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::dev::DevFlags;
 
 /// A node of a replicated key-value store: ZooKeeper names the leader, a quorum decides, any node answers.
 ///
 /// Every flag has a variable (KVD_PORT for --port) and a key in the file of --config (port = 5000). Flags win over
-/// variables, and variables over the file.
-#[derive(Parser, Deserialize, Clone, Debug, Default)]
-#[command(name = "kvd", version, max_term_width = 110, after_help = EXAMPLE)]
+/// variables, and variables over the file. For a whole cluster on this machine: kvd dev
+#[derive(Parser, Debug)]
+#[command(
+    name = "kvd",
+    version,
+    max_term_width = 110,
+    after_help = EXAMPLE,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+pub struct CommandLine {
+    /// Something else than one node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// A node's settings.
+    #[command(flatten)]
+    pub node: Flags,
+    /// Stop the node when its standard input is closed: whoever started it is gone then.
+    #[arg(long, hide = true)]
+    pub stop_with_stdin: bool,
+}
+
+/// What `kvd` can do besides being a node.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a whole cluster on this machine, with its own keeper in ZooKeeper's place: for trying out and developing
+    ///
+    /// Starts a keeper in this process and every node as a process of its own, says where they are, and tells what
+    /// happens to them. Nodes can be killed and started again, by hand or with --restart. Ctrl-C stops everything.
+    Dev(DevFlags),
+}
+
+// No doc comment: clap would take it for the text above the help.
+#[allow(missing_docs, reason = "the settings of one node, as people write them")]
+#[derive(Args, Deserialize, Clone, Debug, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Flags {
     /// Address to listen on; other addresses than loopback need --insecure [default: 127.0.0.1]
@@ -81,7 +115,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
 }
 
-const EXAMPLE: &str = "Example: a node of a cluster of three on one machine\n  \
+const EXAMPLE: &str = "Examples: a cluster to try out; a node of a cluster of three on one machine\n  \
+    kvd dev\n  \
     kvd --port 5000 --zookeeper 127.0.0.1:2181 --cluster-size 3 --data-dir /var/lib/kvd-5000";
 
 /// How log lines look.
@@ -107,12 +142,14 @@ pub enum FileError {
         source: std::io::Error,
     },
     /// It is not TOML, or has a key or value that kvd does not know.
-    #[error("the configuration file {path} is not understood: {source}")]
+    #[error("the configuration file {path} is not understood, line {line}: {problem}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// Where.
+        line: usize,
+        /// Why.
+        problem: String,
     },
 }
 
@@ -124,8 +161,11 @@ impl Flags {
     pub fn from_file(path: &Path) -> Result<Self, FileError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| FileError::Parse { path: path.to_owned(), source: Box::new(source) })
+        toml::from_str(&text).map_err(|error| FileError::Parse {
+            path: path.to_owned(),
+            line: 1 + error.span().map_or(0, |span| text[..span.start].matches('\n').count()),
+            problem: error.message().replace('\n', " "),
+        })
     }
 
     /// These settings, and `other`'s where these say nothing.

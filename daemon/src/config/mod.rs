@@ -60,7 +60,9 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] FileError),
     /// `--data-dir` is missing.
-    #[error("where should this node keep its data? give --data-dir DIR")]
+    #[error(
+        "where should this node keep its data? give --data-dir DIR (kvd dev runs a whole cluster to try out)"
+    )]
     NoDataDir,
     /// `--host` is no IP address.
     #[error("--host {0:?} is no IP address (127.0.0.1 for this machine only, 0.0.0.0 for all interfaces)")]

@@ -2,12 +2,12 @@ use std::io::Write;
 
 use clap::{CommandFactory, Parser};
 
-use super::flags::Flags;
+use super::flags::CommandLine;
 use super::{Config, ConfigError};
 
 fn parse(arguments: &[&str]) -> Result<Config, ConfigError> {
-    let flags = Flags::try_parse_from([&["kvd"], arguments].concat()).expect("flags that clap accepts");
-    Config::from_flags(flags)
+    let line = CommandLine::try_parse_from([&["kvd"], arguments].concat()).expect("flags that clap accepts");
+    Config::from_flags(line.node)
 }
 
 fn error(arguments: &[&str]) -> String {
@@ -16,7 +16,7 @@ fn error(arguments: &[&str]) -> String {
 
 #[test]
 fn the_command_line_is_well_formed() {
-    Flags::command().debug_assert();
+    CommandLine::command().debug_assert();
 }
 
 #[test]

@@ -18,8 +18,8 @@ async fn control(
     done.expect("no panic").expect("control ZooKeeper");
 }
 
-async fn start(servers: usize) -> Arc<ZooKeeper> {
-    let started = tokio::task::spawn_blocking(move || ZooKeeper::start(servers)).await;
+async fn start() -> Arc<ZooKeeper> {
+    let started = tokio::task::spawn_blocking(|| ZooKeeper::start(1)).await;
     Arc::new(started.expect("no panic").expect("start ZooKeeper"))
 }
 
@@ -37,7 +37,7 @@ async fn enrol(observer: &Observer) -> (Vec<Node>, Vec<i64>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_stopped_for_longer_than_every_session_change_nothing() {
-    let zookeeper = start(1).await;
+    let zookeeper = start().await;
     let mut observer = Observer::connect(&zookeeper.connect_string(), "stopped").await;
     // The nodes have this long from the servers' restart, on a machine that may be busy.
     observer.place.session_timeout = Duration::from_secs(5);
@@ -66,7 +66,7 @@ async fn servers_stopped_for_longer_than_every_session_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zookeeper_that_has_lost_everything_is_filled_again() {
-    let zookeeper = start(1).await;
+    let zookeeper = start().await;
     let observer = Observer::connect(&zookeeper.connect_string(), "wiped").await;
     let (mut nodes, _) = enrol(&observer).await;
     let epoch = nodes[0].coordinator.allocate_epoch(17, PATIENCE).await.expect("allocate an epoch");
@@ -76,7 +76,7 @@ async fn a_zookeeper_that_has_lost_everything_is_filled_again() {
     }
     drop(zookeeper);
 
-    let empty = start(1).await;
+    let empty = start().await;
     for node in &mut nodes {
         node.proxy.retarget(&empty.connect_string());
         node.until_connected().await;
@@ -95,29 +95,35 @@ async fn a_zookeeper_that_has_lost_everything_is_filled_again() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_ensemble_that_changes_its_leader_keeps_every_place() {
-    let zookeeper = start(3).await;
-    let mut observer = Observer::connect(&zookeeper.connect_string(), "ensemble").await;
-    // Long enough for the servers' own election on a busy machine.
-    observer.place.session_timeout = LONG_SESSION;
-    let (nodes, _) = enrol(&observer).await;
-    let order: Vec<&Node> = nodes.iter().collect();
-    observer.until_contenders(&order).await;
+/// What needs several servers: with ZooKeeper in Docker in any case.
+mod docker_only {
+    use super::*;
 
-    control(&zookeeper, |zookeeper| {
-        let leader = zookeeper.leader()?.expect("an ensemble that serves has a leader");
-        zookeeper.kill(leader)
-    })
-    .await;
-    let epochs = [
-        nodes[0].coordinator.allocate_epoch(0, PATIENCE).await,
-        nodes[1].coordinator.allocate_epoch(0, PATIENCE).await,
-        nodes[2].coordinator.allocate_epoch(0, PATIENCE).await,
-    ];
-    assert!(
-        epochs.iter().all(Result::is_ok) && epochs.is_sorted_by_key(|epoch| epoch.clone().ok()),
-        "{epochs:?}"
-    );
-    observer.until_contenders(&order).await;
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_ensemble_that_changes_its_leader_keeps_every_place() {
+        let started = tokio::task::spawn_blocking(|| ZooKeeper::in_docker(3)).await;
+        let zookeeper = Arc::new(started.expect("no panic").expect("start ZooKeeper"));
+        let mut observer = Observer::connect(&zookeeper.connect_string(), "ensemble").await;
+        // Long enough for the servers' own election on a busy machine.
+        observer.place.session_timeout = LONG_SESSION;
+        let (nodes, _) = enrol(&observer).await;
+        let order: Vec<&Node> = nodes.iter().collect();
+        observer.until_contenders(&order).await;
+
+        control(&zookeeper, |zookeeper| {
+            let leader = zookeeper.leader()?.expect("an ensemble that serves has a leader");
+            zookeeper.kill(leader)
+        })
+        .await;
+        let epochs = [
+            nodes[0].coordinator.allocate_epoch(0, PATIENCE).await,
+            nodes[1].coordinator.allocate_epoch(0, PATIENCE).await,
+            nodes[2].coordinator.allocate_epoch(0, PATIENCE).await,
+        ];
+        assert!(
+            epochs.iter().all(Result::is_ok) && epochs.is_sorted_by_key(|epoch| epoch.clone().ok()),
+            "{epochs:?}"
+        );
+        observer.until_contenders(&order).await;
+    }
 }
