@@ -18,7 +18,7 @@ fix:
     cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
     cargo fmt --all
 
-# All tests, or those whose names contain a word; they start real ZooKeepers in Docker.
+# All tests, or those whose names contain a word; they start real ZooKeepers in Docker, or keeperd with KV_TEST_ZOOKEEPER=embedded.
 test *ARGS:
     cargo test --workspace {{ ARGS }}
 

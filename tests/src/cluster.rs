@@ -44,7 +44,9 @@ use node::Node;
 use proxy::Links;
 
 pub use admin::HttpAnswer;
-pub use binaries::{KVCTL_VARIABLE, KVD_VARIABLE, kvctl_binary, kvd_binary};
+pub use binaries::{
+    KEEPERD_VARIABLE, KVCTL_VARIABLE, KVD_VARIABLE, keeperd_binary, kvctl_binary, kvd_binary,
+};
 pub use builder::ClusterBuilder;
 pub use error::ClusterError;
 pub use wait::{PATIENCE, wait_until};

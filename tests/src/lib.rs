@@ -1,4 +1,5 @@
 //! Integration tests of quorumkv with real processes and a real ZooKeeper.
 
 pub mod cluster;
+pub mod keeperd;
 pub mod zookeeper;

@@ -12,6 +12,9 @@ pub const KVD_VARIABLE: &str = "KVD_BIN";
 /// The variable that names the `kvctl` to test, instead of the one of this workspace.
 pub const KVCTL_VARIABLE: &str = "KVCTL_BIN";
 
+/// The variable that names the `keeperd` to test, instead of the one of this workspace.
+pub const KEEPERD_VARIABLE: &str = "KEEPERD_BIN";
+
 /// The binaries to test.
 #[derive(Clone, Debug)]
 struct Binaries {
@@ -37,6 +40,23 @@ pub fn kvctl_binary() -> Result<PathBuf, ClusterError> {
     Ok(binaries()?.kvctl)
 }
 
+/// The `keeperd` to test. Blocks while it is built, which happens once in a process.
+///
+/// # Errors
+/// It does not compile.
+pub fn keeperd_binary() -> Result<PathBuf, ClusterError> {
+    static KEEPERD: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut known = KEEPERD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(binary) = &*known {
+        return Ok(binary.clone());
+    }
+    let binary = match env::var_os(KEEPERD_VARIABLE) {
+        Some(given) => PathBuf::from(given),
+        None => build(&[("quorumkv-keeper", "keeperd")])?.join("keeperd"),
+    };
+    Ok(known.insert(binary).clone())
+}
+
 /// Finds both at once, so that no test waits for a compiler while a clock runs. When nothing has changed that is
 /// quick, and cargo's own lock orders processes that do it at the same time.
 fn binaries() -> Result<Binaries, ClusterError> {
@@ -46,14 +66,16 @@ fn binaries() -> Result<Binaries, ClusterError> {
     }
     let given = [("kvd", KVD_VARIABLE), ("kvctl", KVCTL_VARIABLE)]
         .map(|(name, variable)| (name, env::var_os(variable).map(PathBuf::from)));
-    let missing: Vec<&str> = given.iter().filter(|(_, path)| path.is_none()).map(|&(name, _)| name).collect();
+    let missing: Vec<(&str, &str)> =
+        given.iter().filter(|(_, path)| path.is_none()).map(|&(name, _)| (name, name)).collect();
     let built = if missing.is_empty() { PathBuf::new() } else { build(&missing)? };
     let [kvd, kvctl] = given.map(|(name, path)| path.unwrap_or_else(|| built.join(name)));
     Ok(known.insert(Binaries { kvd, kvctl }).clone())
 }
 
-/// Builds the binaries with the profile, and into the directory, of the running test. Returns where they are then.
-fn build(names: &[&str]) -> Result<PathBuf, ClusterError> {
+/// Builds binaries, each named after its package, with the profile, and into the directory, of the running test. Returns
+/// where they are then.
+fn build(names: &[(&str, &str)]) -> Result<PathBuf, ClusterError> {
     let executable = env::current_exe()
         .map_err(|source| ClusterError::Io { action: "find the test's own executable".to_owned(), source })?;
     let place =
@@ -61,7 +83,7 @@ fn build(names: &[&str]) -> Result<PathBuf, ClusterError> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--profile", &place.profile]);
-    command.args(names.iter().flat_map(|name| ["--package", name, "--bin", name]));
+    command.args(names.iter().flat_map(|&(package, name)| ["--package", package, "--bin", name]));
     command.arg("--target-dir").arg(&place.target).stdin(Stdio::null());
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let output =

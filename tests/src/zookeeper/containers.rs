@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::docker::{self, OWNER_LABEL, docker};
 use super::reserve::{Lock, ReservedPort, random};
+use super::servers::Servers;
 use super::{ZooKeeperError, image};
 
 /// How long servers may take until they serve. Starting takes a second; a busy machine may need far longer.
@@ -17,7 +18,7 @@ const SERVING_POLL: Duration = Duration::from_millis(30);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What every server is told, on top of who its peers are.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     // Short ticks allow the short sessions that keep tests quick; 20 of them leave time on a busy machine. Not
     // more: a server that is elected while another restarts may wait in vain for all of the initial limit.
     "ZOO_TICK_TIME=200",
@@ -26,8 +27,11 @@ const SETTINGS: [&str; 7] = [
     "ZOO_CFG_EXTRA=minSessionTimeout=200 maxSessionTimeout=60000",
     "ZOO_ADMINSERVER_ENABLED=false",
     "ZOO_MAX_CLIENT_CNXNS=0",
-    // Data has to survive a stopped or killed server, not a crash of the machine: the page cache is enough.
-    "JVMFLAGS=-Xmx64m -Dzookeeper.forceSync=no",
+    "ZOO_4LW_COMMANDS_WHITELIST=*",
+    // Data has to survive a stopped or killed server, not a crash of the machine: the page cache is enough. TTL znodes are
+    // an extended type. A container that is reaped whenever a minute is up would make runs differ.
+    "JVMFLAGS=-Xmx64m -Dzookeeper.forceSync=no -Dzookeeper.extendedTypesEnabled=true \
+     -Dznode.container.checkIntervalMs=3600000",
 ];
 
 /// Servers in containers of their own, with ports on 127.0.0.1 that stay the same while they stop and start.
@@ -62,45 +66,10 @@ impl Containers {
         Ok(containers)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.ports.len()
-    }
-
     pub(super) fn connect_string(&self) -> String {
         let addresses: Vec<String> =
             self.ports.iter().map(|port| format!("127.0.0.1:{}", port.port())).collect();
         addresses.join(",")
-    }
-
-    /// The servers whose containers run, paused ones among them.
-    pub(super) fn running(&self) -> Result<Vec<usize>, ZooKeeperError> {
-        self.with_status(&["running", "paused"])
-    }
-
-    pub(super) fn leader(&self) -> Option<usize> {
-        (0..self.len()).find(|&i| matches!(self.mode(i).as_deref(), Some("leader" | "standalone")))
-    }
-
-    pub(super) fn stop(&self, servers: &[usize]) -> Result<(), ZooKeeperError> {
-        self.command("stop", servers)
-    }
-
-    pub(super) fn kill(&self, servers: &[usize]) -> Result<(), ZooKeeperError> {
-        self.command("kill", servers)
-    }
-
-    pub(super) fn pause(&self, server: usize) -> Result<(), ZooKeeperError> {
-        self.command("pause", &[server])
-    }
-
-    pub(super) fn unpause(&self, server: usize) -> Result<(), ZooKeeperError> {
-        self.command("unpause", &[server])
-    }
-
-    /// Starts servers that were stopped or killed. Waits until all that run serve, if they are a majority.
-    pub(super) fn start_again(&self, servers: &[usize]) -> Result<(), ZooKeeperError> {
-        self.command("start", servers)?;
-        self.wait_until_serving()
     }
 
     fn command(&self, command: &str, servers: &[usize]) -> Result<(), ZooKeeperError> {
@@ -181,6 +150,41 @@ impl Containers {
 
     fn name(&self, i: usize) -> String {
         format!("{}-{i}", self.owner)
+    }
+}
+
+impl Servers for Containers {
+    fn len(&self) -> usize {
+        self.ports.len()
+    }
+
+    fn running(&self) -> Result<Vec<usize>, ZooKeeperError> {
+        self.with_status(&["running", "paused"])
+    }
+
+    fn leader(&self) -> Result<Option<usize>, ZooKeeperError> {
+        Ok((0..self.len()).find(|&i| matches!(self.mode(i).as_deref(), Some("leader" | "standalone"))))
+    }
+
+    fn stop(&self, servers: &[usize]) -> Result<(), ZooKeeperError> {
+        self.command("stop", servers)
+    }
+
+    fn kill(&self, servers: &[usize]) -> Result<(), ZooKeeperError> {
+        self.command("kill", servers)
+    }
+
+    fn pause(&self, server: usize) -> Result<(), ZooKeeperError> {
+        self.command("pause", &[server])
+    }
+
+    fn unpause(&self, server: usize) -> Result<(), ZooKeeperError> {
+        self.command("unpause", &[server])
+    }
+
+    fn start_again(&self, servers: &[usize]) -> Result<(), ZooKeeperError> {
+        self.command("start", servers)?;
+        self.wait_until_serving()
     }
 }
 

@@ -4,6 +4,8 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::cluster::ClusterError;
+
 /// Starting, controlling or reaching a test's ZooKeeper failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ZooKeeperError {
@@ -11,7 +13,7 @@ pub enum ZooKeeperError {
     #[error(
         "tests need Docker for ZooKeeper, and there is no `docker` command: install it (Debian: \
          `apt-get install docker.io`; elsewhere: https://docs.docker.com/engine/install), or set \
-         KV_TEST_ZOOKEEPER=host:port to use a ZooKeeper that runs already"
+         KV_TEST_ZOOKEEPER=embedded to use this workspace's own keeper, or host:port for a ZooKeeper that runs already"
     )]
     DockerMissing,
 
@@ -54,17 +56,31 @@ pub enum ZooKeeperError {
         logs: String,
     },
 
-    /// The test does something that only its own containers allow.
+    /// The test does something that only servers of its own allow.
     #[error(
-        "this test needs to {action}, which it can only do with ZooKeeper in Docker: unset KV_TEST_ZOOKEEPER"
+        "this test needs to {action}, which it can only do with its own: set KV_TEST_ZOOKEEPER to `docker` or `embedded`"
     )]
-    NeedsDocker {
+    NeedsOwnServers {
         /// What the test wanted to do.
         action: &'static str,
     },
 
-    /// `KV_TEST_ZOOKEEPER` is neither `docker` nor an address.
-    #[error("KV_TEST_ZOOKEEPER must be `docker` or host:port[,host:port…], not {value:?}")]
+    /// The test does something with one of several servers, and there is one.
+    #[error(
+        "this test needs the servers {servers:?} of an ensemble, and an embedded keeper is server 0 alone: such a test takes \
+         ZooKeeper::in_docker"
+    )]
+    NeedsEnsemble {
+        /// The servers it wanted.
+        servers: Vec<usize>,
+    },
+
+    /// The embedded keeper.
+    #[error("keeperd: {0}")]
+    Keeperd(Box<ClusterError>),
+
+    /// `KV_TEST_ZOOKEEPER` is not understood.
+    #[error("KV_TEST_ZOOKEEPER must be `docker`, `embedded` or host:port[,host:port…], not {value:?}")]
     BadVariable {
         /// The value found.
         value: String,
@@ -98,4 +114,10 @@ pub enum ZooKeeperError {
         /// The last port tried.
         last: u16,
     },
+}
+
+impl From<ClusterError> for ZooKeeperError {
+    fn from(error: ClusterError) -> Self {
+        Self::Keeperd(Box::new(error))
+    }
 }

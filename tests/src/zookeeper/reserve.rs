@@ -53,17 +53,33 @@ pub struct ReservedPort {
 impl ReservedPort {
     /// Reserves a port on which nothing listens now.
     pub fn reserve() -> Result<Self, ZooKeeperError> {
-        let count = LAST_PORT - FIRST_PORT + 1;
+        Ok(Self::reserve_together(&[0])?.remove(0))
+    }
+
+    /// Reserves ports at these distances from each other: for programs that are told one and take others as well.
+    pub fn reserve_together(distances: &[u16]) -> Result<Vec<Self>, ZooKeeperError> {
+        let span = distances.iter().max().copied().unwrap_or(0);
+        let count = LAST_PORT - FIRST_PORT + 1 - span;
         // Start anywhere, so that processes which start together do not try the same ports.
         let start = u16::try_from(random() % u64::from(count)).expect("the remainder is below a u16");
         for step in 0..count {
-            let port = FIRST_PORT + (start + step) % count;
-            let Some(lock) = Lock::try_acquire(&format!("port-{port}"))? else { continue };
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return Ok(Self { port, _lock: lock });
+            let base = FIRST_PORT + (start + step) % count;
+            let mut ports = Vec::new();
+            for distance in distances {
+                let Some(port) = Self::try_reserve(base + distance)? else { break };
+                ports.push(port);
+            }
+            if ports.len() == distances.len() {
+                return Ok(ports);
             }
         }
         Err(ZooKeeperError::NoPort { first: FIRST_PORT, last: LAST_PORT })
+    }
+
+    fn try_reserve(port: u16) -> Result<Option<Self>, ZooKeeperError> {
+        let Some(lock) = Lock::try_acquire(&format!("port-{port}"))? else { return Ok(None) };
+        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        Ok(is_free.then_some(Self { port, _lock: lock }))
     }
 
     /// The port's number.

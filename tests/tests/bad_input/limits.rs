@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use quorumkv_client::Client;
 use quorumkv_protocol::client::{Consistency, Request, RequestEnvelope, Response, ResponseEnvelope, Write};
 use quorumkv_protocol::entry::MAX_KEY_LENGTH;
 use quorumkv_protocol::frame::{CLIENT_FRAME_LIMIT, PEER_FRAME_LIMIT};
 use quorumkv_protocol::hello::{Limits, Role};
 use quorumkv_protocol::{ErrorCode, Version};
-use quorumkv_tests::cluster::Cluster;
+use quorumkv_tests::cluster::{Cluster, PATIENCE, wait_until};
 use quorumkv_tests::zookeeper::ZooKeeper;
 
 use crate::bystander::Bystander;
@@ -122,6 +123,32 @@ async fn those_who_ask_too_much_take_no_memory_from_others() -> Result<()> {
     }
     drop(uncollected);
     bystander.finish()?;
+    Ok(cluster.end().await?)
+}
+
+/// One full disk stops what makes the data larger, wherever it is asked and whoever leads; nothing else stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_room_anywhere_refuses_puts_and_nothing_else() -> Result<()> {
+    let zookeeper = ZooKeeper::start(1)?;
+    let cluster = Cluster::builder().arg_of(2, "--min-free-mib=1000000000").start(&zookeeper).await?;
+    let is_refused = async |client: &Client, key: &'static str| match client.put(key, "data").await {
+        Err(error) if error.code() == Some(ErrorCode::DiskFull) => Ok(()),
+        other => bail!("answered {other:?}"),
+    };
+    // The disk is looked at every second: until then, puts are taken.
+    let client = cluster.client();
+    wait_until(PATIENCE, "the full disk is noticed", async || is_refused(&client, "first").await).await?;
+    for node in 0..cluster.size() {
+        let client = cluster.client_of(&[node]);
+        is_refused(&client, "more").await.with_context(|| format!("node {node}"))?;
+        client.delete("whatever").await?;
+        ensure!(client.get("more").await?.value.is_none(), "a write that was refused is there");
+    }
+    let remarks = cluster.status(2).await?.remarks;
+    ensure!(remarks.contains("disk"), "the node itself says {remarks:?}");
+    cluster.kill(2)?;
+    // A node that is gone needs no room.
+    wait_until(PATIENCE, "puts go on without it", async || client.put("more", "data").await).await?;
     Ok(cluster.end().await?)
 }
 

@@ -114,6 +114,7 @@ async fn as_a_peer(cluster: &Cluster) -> Result<()> {
         durable: EntryId::ZERO,
         applied: Version::ZERO,
         restoring: false,
+        disk_full: false,
     };
     let request = RequestEnvelope { correlation: 1, timeout_ms: 1, body: put("as-a-peer", "never") };
     let forbidden = [
