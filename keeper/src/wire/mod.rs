@@ -5,6 +5,7 @@
 //! the client) and [operation](op), and replies and notifications, each with a header of `xid`, `zxid` and error.
 //! Source: the ZooKeeper Programmer's Guide and `zookeeper.jute` of Apache ZooKeeper 3.9.
 
+mod decode;
 mod error;
 mod records;
 mod request;
