@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::CommandFactory;
 use quorumkv_keeper::config::Config;
 use quorumkv_keeper::config::flags::Flags;
-use quorumkv_keeper::process::{USAGE, fail, log_to_stderr, one_line, raise_file_limit};
+use quorumkv_keeper::process::{USAGE, arguments, fail, log_to_stderr, raise_file_limit, runtime};
 use quorumkv_keeper::server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -19,32 +19,22 @@ const NAME: &str = "keeperd";
 const OTHER_FILES: u64 = 100;
 
 fn main() -> ExitCode {
-    let flags = match Flags::try_parse() {
-        Ok(flags) => flags,
-        Err(error) if error.use_stderr() => return fail(NAME, &one_line(&error), USAGE),
-        Err(help) => help.exit(),
-    };
-    let mut config = match Config::from_flags(flags) {
-        Ok(config) => config,
-        Err(error) => return fail(NAME, &error.to_string(), USAGE),
-    };
-    if let Err(error) =
-        log_to_stderr(&config.log, &["keeperd", "quorumkv_keeper", "quorumkv_wal"], config.log_format)
-    {
-        return fail(NAME, &error, USAGE);
-    }
+    start().unwrap_or_else(|code| code)
+}
+
+fn start() -> Result<ExitCode, ExitCode> {
+    let usage = |reason: &str| fail(NAME, reason, USAGE);
+    let matches = arguments(NAME, Flags::command())?;
+    let mut config = Config::from_matches(&matches).map_err(|error| usage(&error.to_string()))?;
+    let own = ["keeperd", "quorumkv_keeper", "quorumkv_wal"];
+    log_to_stderr(&config.log, config.log_format, &own, &[]).map_err(|error| usage(&error))?;
     if let Some(files) = raise_file_limit() {
         let connections = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
         config.server.limits.connections = config.server.limits.connections.min(connections);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(NAME, &format!("cannot start: {error}"), 1),
-    };
-    match runtime.block_on(run(config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(NAME, &error, 1),
-    }
+    let ended = runtime(NAME)?.block_on(run(config));
+    ended.map_err(|error| fail(NAME, &error, 1))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Serves until a signal comes. An error is what to tell people.
@@ -52,8 +42,8 @@ async fn run(config: Config) -> Result<(), String> {
     let refused = |error| format!("the system refuses a signal handler: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.server.data_dir.display(), "starts");
     let server = Server::start(config.server).await.map_err(|error| error.to_string())?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     say(&format!("listening on {}", server.address()));
     if let Some(address) = server.secure_address() {
         say(&format!("listening on {address} for TLS"));

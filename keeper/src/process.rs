@@ -1,10 +1,12 @@
-//! What the programs of this project have in common as processes: how they log, and how they say what is wrong.
+//! What the programs of this project have in common as processes: how they read their command line, how they log, and how
+//! they say what is wrong.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use clap::{ArgMatches, Command, ValueEnum};
 use serde::Deserialize;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -22,17 +24,42 @@ pub enum LogFormat {
     Json,
 }
 
+/// What the program was told on its command line; or else the exit code, with everything said.
+///
+/// # Errors
+/// The exit code for a command line that makes no sense.
+pub fn arguments(program: &str, command: Command) -> Result<ArgMatches, ExitCode> {
+    match command.try_get_matches() {
+        Ok(matches) => Ok(matches),
+        Err(error) if error.use_stderr() => Err(fail(program, &one_line(&error), USAGE)),
+        Err(help) => help.exit(),
+    }
+}
+
+/// A runtime with a thread for each core; or else the exit code, with everything said.
+///
+/// # Errors
+/// The exit code for a system that has no thread to give.
+pub fn runtime(program: &str) -> Result<Runtime, ExitCode> {
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| fail(program, &format!("cannot start: {error}"), 1))
+}
+
 /// Logs to stderr from now on. A level alone is meant for `own`, the program's own crates; of the libraries under it only
-/// what goes wrong is of interest then.
+/// what goes wrong is of interest then, and nothing at all of those in `silent`.
 ///
 /// # Errors
 /// What is wrong with the filter, for people.
 ///
 /// # Panics
 /// If the process logs already.
-pub fn log_to_stderr(filter: &str, own: &[&str], format: LogFormat) -> Result<(), String> {
+pub fn log_to_stderr(filter: &str, format: LogFormat, own: &[&str], silent: &[&str]) -> Result<(), String> {
     let text = match filter.parse::<LevelFilter>() {
-        Ok(level) => own.iter().fold("warn".to_owned(), |text, name| text + &format!(",{name}={level}")),
+        Ok(level) => {
+            let own = own.iter().map(|name| format!(",{name}={level}"));
+            let silent = silent.iter().map(|name| format!(",{name}=off"));
+            "warn".to_owned() + &own.chain(silent).collect::<String>()
+        }
         Err(_) => filter.to_owned(),
     };
     let env_filter =
@@ -52,8 +79,7 @@ pub fn log_to_stderr(filter: &str, own: &[&str], format: LogFormat) -> Result<()
 }
 
 /// In one line what clap says in several paragraphs.
-#[must_use]
-pub fn one_line(error: &clap::Error) -> String {
+fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let words: Vec<&str> = text.trim_start_matches("error: ").split_whitespace().collect();
     words.join(" ").replace(" Usage: ", "; usage: ").replace(" For more information, ", "; for more, ")

@@ -1,12 +1,13 @@
 //! Flags, `KEEPERD_…` variables and the TOML file, as people write them. All of it is optional here; what it means is
 //! decided in the parent module.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
+use clap::builder::BoolishValueParser;
 use serde::Deserialize;
-use thiserror::Error;
 
+use super::settings::Time;
 use crate::process::LogFormat;
 
 /// A coordination server that any ZooKeeper client can use.
@@ -24,7 +25,13 @@ pub struct Flags {
     #[arg(long, env = "KEEPERD_PORT")]
     pub port: Option<u16>,
     /// Permit listening beyond loopback although clients may come unencrypted and unknown
-    #[arg(long, env = "KEEPERD_INSECURE", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        long,
+        env = "KEEPERD_INSECURE",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
     pub insecure: Option<bool>,
     /// TCP port for clients that use TLS; needs --tls-cert and --tls-key [default: none]
     #[arg(long, env = "KEEPERD_SECURE_PORT", value_name = "PORT")]
@@ -43,13 +50,13 @@ pub struct Flags {
     pub data_dir: Option<PathBuf>,
     /// The unit of session timeouts [default: 2s]
     #[arg(long, env = "KEEPERD_TICK_TIME", value_name = "TIME")]
-    pub tick_time: Option<String>,
+    pub tick_time: Option<Time>,
     /// Shortest session timeout that a client gets [default: 2 ticks]
     #[arg(long, env = "KEEPERD_MIN_SESSION_TIMEOUT", value_name = "TIME")]
-    pub min_session_timeout: Option<String>,
+    pub min_session_timeout: Option<Time>,
     /// Longest session timeout that a client gets [default: 20 ticks]
     #[arg(long, env = "KEEPERD_MAX_SESSION_TIMEOUT", value_name = "TIME")]
-    pub max_session_timeout: Option<String>,
+    pub max_session_timeout: Option<Time>,
     /// Who may do everything: a user and the digest of user and password, as ZooKeeper has it [default: nobody]
     #[arg(long, env = "KEEPERD_SUPER_DIGEST", value_name = "USER:HASH")]
     pub super_digest: Option<String>,
@@ -65,7 +72,7 @@ pub struct Flags {
     pub max_connections: Option<usize>,
     /// How often containers without children and TTL znodes are looked for [default: 1min]
     #[arg(long, env = "KEEPERD_CONTAINER_CHECK_INTERVAL", value_name = "TIME")]
-    pub container_check_interval: Option<String>,
+    pub container_check_interval: Option<Time>,
     /// A snapshot is due after so many transactions [default: 100000]
     #[arg(long, env = "KEEPERD_SNAPSHOT_TXNS", value_name = "N")]
     pub snapshot_txns: Option<u64>,
@@ -86,70 +93,3 @@ pub struct Flags {
 
 const EXAMPLE: &str = "Example: a server for this machine\n  \
     keeperd --port 2181 --data-dir /var/lib/keeperd";
-
-/// Why the file of `--config` was not read.
-#[derive(Debug, Error)]
-pub enum FileError {
-    /// It cannot be opened or read.
-    #[error("cannot read the configuration file {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It is not TOML, or has a key or value that keeperd does not know.
-    #[error("the configuration file {path} is not understood, line {line}: {problem}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where.
-        line: usize,
-        /// Why.
-        problem: String,
-    },
-}
-
-impl Flags {
-    /// Reads a file of settings.
-    ///
-    /// # Errors
-    /// See [`FileError`].
-    pub fn from_file(path: &Path) -> Result<Self, FileError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| FileError::Parse {
-            path: path.to_owned(),
-            line: 1 + error.span().map_or(0, |span| text[..span.start].matches('\n').count()),
-            problem: error.message().replace('\n', " "),
-        })
-    }
-
-    /// These settings, and `other`'s where these say nothing.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            host: self.host.or(other.host),
-            port: self.port.or(other.port),
-            insecure: self.insecure.or(other.insecure),
-            secure_port: self.secure_port.or(other.secure_port),
-            tls_cert: self.tls_cert.or(other.tls_cert),
-            tls_key: self.tls_key.or(other.tls_key),
-            tls_client_ca: self.tls_client_ca.or(other.tls_client_ca),
-            data_dir: self.data_dir.or(other.data_dir),
-            tick_time: self.tick_time.or(other.tick_time),
-            min_session_timeout: self.min_session_timeout.or(other.min_session_timeout),
-            max_session_timeout: self.max_session_timeout.or(other.max_session_timeout),
-            super_digest: self.super_digest.or(other.super_digest),
-            four_letter_words: self.four_letter_words.or(other.four_letter_words),
-            max_client_cnxns: self.max_client_cnxns.or(other.max_client_cnxns),
-            max_connections: self.max_connections.or(other.max_connections),
-            container_check_interval: self.container_check_interval.or(other.container_check_interval),
-            snapshot_txns: self.snapshot_txns.or(other.snapshot_txns),
-            snapshot_kib: self.snapshot_kib.or(other.snapshot_kib),
-            log: self.log.or(other.log),
-            log_format: self.log_format.or(other.log_format),
-            config: self.config,
-        }
-    }
-}

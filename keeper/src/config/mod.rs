@@ -1,16 +1,21 @@
 //! What keeperd was told to be: checked once, here.
 
 pub mod flags;
+pub mod settings;
 
-use std::net::IpAddr;
 use std::time::Duration;
 
+use clap::ArgMatches;
 use thiserror::Error;
 
 use crate::process::LogFormat;
 use crate::server::{self, Limits, NoWord, Secure, Whitelist};
 use crate::storage;
-use flags::{FileError, Flags};
+use flags::Flags;
+use settings::{SettingError, Time, host, in_range};
+
+/// Why other machines are let in only by who says that he knows.
+const DANGER: &str = "keeperd lets everybody in unencrypted";
 
 /// keeperd's settings, checked.
 #[derive(Clone, Debug)]
@@ -26,21 +31,12 @@ pub struct Config {
 /// Why the settings make no sense.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file of `--config`.
+    /// One of those that all programs have.
     #[error(transparent)]
-    File(#[from] FileError),
+    Setting(#[from] SettingError),
     /// `--data-dir` is missing.
     #[error("where should this server keep its data? give --data-dir DIR")]
     NoDataDir,
-    /// `--host` is no IP address.
-    #[error("--host {0:?} is no IP address (127.0.0.1 for this machine only, 0.0.0.0 for all interfaces)")]
-    Host(String),
-    /// `--host` is open to other machines.
-    #[error(
-        "--host {0} can be reached from other machines, and keeperd lets everybody in unencrypted: \
-         listen on 127.0.0.1, or say --insecure if the network is safe"
-    )]
-    NotLoopback(IpAddr),
     /// One of the settings for TLS is there without another.
     #[error("--{given} needs --{missing} as well")]
     Tls {
@@ -52,14 +48,6 @@ pub enum ConfigError {
     /// A port is given twice.
     #[error("--port and --secure-port are both {0}: they must differ")]
     SamePort(u16),
-    /// A time is not one.
-    #[error("--{flag} {text:?} is no time from 1ms to 1day (write 500ms, 2s, 1min)")]
-    Time {
-        /// The flag.
-        flag: &'static str,
-        /// What it says.
-        text: String,
-    },
     /// No timeout is between these.
     #[error("--min-session-timeout ({min:?}) is above --max-session-timeout ({max:?})")]
     SessionTimeouts {
@@ -74,14 +62,6 @@ pub enum ConfigError {
     /// `--4lw` names no words.
     #[error("--4lw: {0}")]
     FourLetterWords(#[from] NoWord),
-    /// A number is out of range.
-    #[error("--{flag} must be {range}")]
-    Range {
-        /// The flag.
-        flag: &'static str,
-        /// What it may be.
-        range: &'static str,
-    },
 }
 
 impl Config {
@@ -89,11 +69,11 @@ impl Config {
     ///
     /// # Errors
     /// What to mend, in one line.
-    pub fn from_flags(flags: Flags) -> Result<Self, ConfigError> {
-        let flags = match flags.config.clone() {
-            Some(file) => flags.or(Flags::from_file(&file)?),
-            None => flags,
-        };
+    ///
+    /// # Panics
+    /// If the matches are not of the command of [`Flags`].
+    pub fn from_matches(matches: &ArgMatches) -> Result<Self, ConfigError> {
+        let flags = settings::layered(matches, |flags: &Flags| flags.config.clone())?;
         let (log, log_format) = (flags.log.clone(), flags.log_format);
         Ok(Self {
             server: server_config(flags)?,
@@ -104,11 +84,7 @@ impl Config {
 }
 
 fn server_config(flags: Flags) -> Result<server::Config, ConfigError> {
-    let host_text = flags.host.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
-    let host: IpAddr = host_text.parse().map_err(|_| ConfigError::Host(host_text))?;
-    if !host.is_loopback() && flags.insecure != Some(true) {
-        return Err(ConfigError::NotLoopback(host));
-    }
+    let host = host(flags.host.clone(), flags.insecure, DANGER)?;
     let port = flags.port.unwrap_or(2181);
     let secure = secure(&flags)?;
     if port != 0 && secure.as_ref().is_some_and(|secure| secure.port == port) {
@@ -127,6 +103,9 @@ fn server_config(flags: Flags) -> Result<server::Config, ConfigError> {
     in_range("snapshot-txns", "at least 1", snapshot_txns > 0)?;
     let snapshot_kib = flags.snapshot_kib.unwrap_or(64 << 10);
     in_range("snapshot-kib", "1 to 1073741824", (1..=1 << 30).contains(&snapshot_kib))?;
+    let data_dir = flags.data_dir.ok_or(ConfigError::NoDataDir)?;
+    // What is told of it (`conf`, the log) can be used from anywhere. Only an empty path cannot be completed.
+    let data_dir = std::path::absolute(&data_dir).map_err(|_| ConfigError::NoDataDir)?;
     Ok(server::Config {
         host,
         port,
@@ -148,20 +127,14 @@ fn server_config(flags: Flags) -> Result<server::Config, ConfigError> {
             snapshot_bytes: snapshot_kib << 10,
             ..storage::Options::default()
         },
-        ..server::Config::new(flags.data_dir.ok_or(ConfigError::NoDataDir)?)
+        ..server::Config::new(data_dir)
     })
 }
 
-fn in_range(flag: &'static str, range: &'static str, is: bool) -> Result<(), ConfigError> {
-    if is { Ok(()) } else { Err(ConfigError::Range { flag, range }) }
-}
-
-fn time(flag: &'static str, text: Option<String>) -> Result<Option<Duration>, ConfigError> {
-    let Some(text) = text else { return Ok(None) };
-    match humantime::parse_duration(&text) {
-        Ok(time) if (1..=86_400_000).contains(&time.as_millis()) => Ok(Some(time)),
-        _ => Err(ConfigError::Time { flag, text }),
-    }
+fn time(flag: &'static str, time: Option<Time>) -> Result<Option<Duration>, SettingError> {
+    let Some(Time(time)) = time else { return Ok(None) };
+    in_range(flag, "1ms to 1day", (1..=86_400_000).contains(&time.as_millis()))?;
+    Ok(Some(time))
 }
 
 fn secure(flags: &Flags) -> Result<Option<Secure>, ConfigError> {

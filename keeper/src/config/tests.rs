@@ -1,8 +1,7 @@
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use super::flags::Flags;
 use super::{Config, ConfigError};
@@ -10,8 +9,8 @@ use crate::process::LogFormat;
 use crate::server::{Secure, Whitelist};
 
 fn parse(arguments: &[&str]) -> Result<Config, ConfigError> {
-    let flags = Flags::try_parse_from([&["keeperd"], arguments].concat()).expect("flags that clap accepts");
-    Config::from_flags(flags)
+    let matches = Flags::command().try_get_matches_from([&["keeperd"], arguments].concat());
+    Config::from_matches(&matches.expect("flags that clap accepts"))
 }
 
 fn error(arguments: &[&str]) -> String {
@@ -28,7 +27,7 @@ fn the_defaults_are_those_of_the_help_and_of_zookeeper() {
     let config = parse(&["--data-dir", "d"]).expect("settings");
     let server = config.server;
     assert_eq!((server.host.to_string().as_str(), server.port), ("127.0.0.1", 2181));
-    assert_eq!(server.data_dir, PathBuf::from("d"));
+    assert_eq!(server.data_dir, std::env::current_dir().expect("a directory").join("d"));
     assert_eq!(server.tick, Duration::from_secs(2));
     assert_eq!((server.min_session_timeout, server.max_session_timeout), (None, None));
     assert_eq!((server.super_digest, server.secure), (None, None));
@@ -68,11 +67,37 @@ fn flags_say_what_the_server_is_to_be() {
 #[test]
 fn flags_win_over_the_file() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
-    writeln!(file, "port = 7000\ndata-dir = 'x'\n4lw = '*'\nmax-client-cnxns = 7").expect("written");
+    writeln!(file, "port = 7000\ninsecure = true\ndata-dir = 'x'\n4lw = '*'\nmax-client-cnxns = 7")
+        .expect("written");
     let path = file.path().to_str().expect("a path");
-    let config = parse(&["--config", path, "--port", "7001"]).expect("settings");
+    let config = parse(&["--config", path, "--port", "7001", "--host", "0.0.0.0"]).expect("settings");
     assert_eq!((config.server.port, config.server.max_client_connections), (7001, 7));
     assert_eq!(config.server.four_letter_words, Whitelist::all());
+    let refused =
+        parse(&["--config", path, "--host", "0.0.0.0", "--insecure=no"]).expect_err("--insecure=no");
+    assert!(refused.to_string().contains("--insecure"), "{refused}");
+}
+
+#[test]
+fn a_number_alone_is_a_time_in_milliseconds_as_in_zookeepers_file() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    writeln!(file, "tick-time = 3000\nmin-session-timeout = '4s'").expect("written");
+    let path = file.path().to_str().expect("a path");
+    let file = ["--data-dir", "d", "--config", path];
+    let server = parse(&[&file[..], &["--max-session-timeout", "9000"]].concat()).expect("settings").server;
+    assert_eq!(server.tick, Duration::from_secs(3));
+    assert_eq!(server.min_session_timeout, Some(Duration::from_secs(4)));
+    assert_eq!(server.max_session_timeout, Some(Duration::from_secs(9)));
+}
+
+#[test]
+fn yes_and_no_are_said_in_many_ways() {
+    for (word, is) in [("yes", true), ("1", true), ("on", true), ("TRUE", true), ("no", false), ("0", false)]
+    {
+        let flag = format!("--insecure={word}");
+        assert_eq!(parse(&["--data-dir", "d", "--host", "0.0.0.0", &flag]).is_ok(), is, "{word}");
+    }
+    assert!(parse(&["--data-dir", "d", "--host", "0.0.0.0", "--insecure"]).is_ok());
 }
 
 #[test]
@@ -82,6 +107,12 @@ fn a_file_with_an_unknown_key_is_refused() {
     let refused = error(&["--config", file.path().to_str().expect("a path")]);
     assert!(refused.contains("line 2") && refused.contains("prot"), "{refused}");
     assert!(error(&["--config", "/nowhere/keeperd.toml"]).contains("cannot read"));
+    for value in ["'soon'", "true", "-5", "2.5"] {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        writeln!(file, "port = 1\ntick-time = {value}").expect("written");
+        let refused = error(&["--config", file.path().to_str().expect("a path")]);
+        assert!(refused.contains("line 2") && refused.contains("no time"), "{refused}");
+    }
 }
 
 #[test]
@@ -93,9 +124,8 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
     assert!(error(&["--tls-client-ca", "a.pem"]).contains("--tls-client-ca needs --secure-port"));
     let twice = ["--secure-port", "2181", "--tls-cert", "c", "--tls-key", "k"];
     assert!(error(&twice).contains("must differ"));
-    assert!(error(&["--tick-time", "soon"]).contains("--tick-time"));
     assert!(error(&["--tick-time", "0s"]).contains("--tick-time"));
-    assert!(error(&["--max-session-timeout", "2days"]).contains("1day"));
+    assert!(error(&["--max-session-timeout", "2days"]).contains("--max-session-timeout must be 1ms to 1day"));
     assert!(error(&["--max-session-timeout", "3s"]).contains("--min-session-timeout"));
     assert!(error(&["--super-digest", "secret"]).contains("USER:HASH"));
     assert!(error(&["--4lw", "ruok,rm"]).contains("\"rm\""));

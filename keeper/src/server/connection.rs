@@ -86,7 +86,7 @@ where
         Ok(batch) => batch,
         Err(ConnectionError::Length(header)) => {
             let Some(word) = Word::parse(header) else { return Err(ConnectionError::Length(header)) };
-            let text = answer(&context, word).await?;
+            let text = answer(&context, word, peer.address).await?;
             let farewell = async {
                 write.write_all(text.as_bytes()).await?;
                 write.shutdown().await
@@ -140,12 +140,12 @@ async fn send(context: &Context, event: Event) -> Result<(), ConnectionError> {
     context.events.send(event).await.map_err(|_| ConnectionError::Closed)
 }
 
-/// What a four-letter word is answered.
-async fn answer(context: &Context, word: Word) -> Result<String, ConnectionError> {
+/// What a four-letter word is answered that came from this address.
+async fn answer(context: &Context, word: Word, from: SocketAddr) -> Result<String, ConnectionError> {
     if !context.whitelist.permits(word) {
         return Ok(format!("{word} is not executed because it is not in the whitelist.\n"));
     }
     let (reply, answer) = oneshot::channel();
-    send(context, Event::Word { word, reply }).await?;
+    send(context, Event::Word { word, from, reply }).await?;
     answer.await.map_err(|_| ConnectionError::Closed)
 }

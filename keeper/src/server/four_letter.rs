@@ -4,16 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
 use super::dates;
 use super::listener::Slots;
+use super::tls::Handshakes;
 use crate::core::{ConnectionView, Keeper, Latency};
 use crate::wire::op;
+
+mod system;
 
 /// The behaviour that clients and tools may expect, and whose it is.
 const VERSION: &str = concat!("3.9.3-quorumkv-keeper-", env!("CARGO_PKG_VERSION"));
@@ -40,6 +45,7 @@ words! {
     Srst "srst" "Forgets what was counted for the server.",
     Envi "envi" "What it runs on.",
     Conf "conf" "What it was told to be.",
+    Dirs "dirs" "How large its files are.",
     Dump "dump" "Its sessions and their ephemeral znodes.",
     Wchs "wchs" "How many watches there are.",
     Wchc "wchc" "Watches by session.",
@@ -116,28 +122,41 @@ pub(super) struct Facts {
     pub(super) received: u64,
     /// Packets, since the start or the last `srst`.
     pub(super) sent: u64,
+    /// Clients that have asked for a session, since the start or the last `srst`.
+    pub(super) connect_requests: u64,
+    /// Sessions, since the start or the last `srst`.
+    pub(super) expired_sessions: u64,
     pub(super) slots: Arc<Slots>,
-    /// What `conf` answers, in lines.
-    pub(super) configuration: String,
+    pub(super) handshakes: Arc<Handshakes>,
+    pub(super) settings: Settings,
 }
 
-/// What a word is answered.
-pub(super) fn answer(word: Word, keeper: &mut Keeper, facts: &mut Facts) -> String {
+/// What `conf` answers.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    /// Where it listens for encrypted connections, if it does.
+    pub(super) secure: Option<SocketAddr>,
+    pub(super) snapshots: PathBuf,
+    pub(super) log: PathBuf,
+    pub(super) tick_ms: u32,
+    pub(super) max_client_connections: usize,
+    pub(super) min_session_ms: i32,
+    pub(super) max_session_ms: i32,
+}
+
+/// What a word is answered that came from this address.
+pub(super) fn answer(word: Word, from: SocketAddr, keeper: &mut Keeper, facts: &mut Facts) -> String {
     match word {
         Word::Ruok => "imok".to_owned(),
         Word::Isro => "rw".to_owned(),
         Word::Srvr => version(facts) + &server(keeper, facts),
         Word::Stat => {
-            let mut text = version(facts) + "Clients:\n";
-            keeper.connections().for_each(|view| text += &(connection(&view, false) + "\n"));
-            text + "\n" + &server(keeper, facts)
+            version(facts) + "Clients:\n" + &connections(keeper, from, false) + "\n" + &server(keeper, facts)
         }
         Word::Mntr => monitored(keeper, facts),
-        Word::Cons => {
-            let mut text = String::new();
-            keeper.connections().for_each(|view| text += &(connection(&view, true) + "\n"));
-            text + "\n"
-        }
+        Word::Cons => connections(keeper, from, true) + "\n",
         Word::Crst => {
             keeper.reset_connection_statistics();
             "Connection stats reset.\n".to_owned()
@@ -145,10 +164,15 @@ pub(super) fn answer(word: Word, keeper: &mut Keeper, facts: &mut Facts) -> Stri
         Word::Srst => {
             keeper.reset_statistics();
             (facts.received, facts.sent) = (0, 0);
+            (facts.connect_requests, facts.expired_sessions) = (0, 0);
             "Server stats reset.\n".to_owned()
         }
-        Word::Envi => environment(facts),
-        Word::Conf => facts.configuration.clone(),
+        Word::Envi => system::environment(&full_version(facts)),
+        Word::Conf => configuration(&facts.settings),
+        Word::Dirs => {
+            let Settings { snapshots, log, .. } = &facts.settings;
+            format!("datadir_size: {}\nlogdir_size: {}\n", system::size(snapshots), system::size(log))
+        }
         Word::Dump => dump(keeper),
         Word::Wchs => {
             let watches = keeper.watch_summary();
@@ -221,6 +245,13 @@ fn address(address: SocketAddr) -> String {
     format!("/{}", SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
+/// All connections, a line each: those of clients, and the one that asks.
+fn connections(keeper: &Keeper, asks: SocketAddr, in_detail: bool) -> String {
+    let mut text: String = keeper.connections().map(|view| connection(&view, in_detail) + "\n").collect();
+    text += &format!(" {}[0](queued=0,recved=1,sent=0)\n", address(asks));
+    text
+}
+
 fn connection(view: &ConnectionView, in_detail: bool) -> String {
     let statistics = &view.statistics;
     let mut text = format!(
@@ -282,7 +313,8 @@ const fn operation(op: i32) -> &'static str {
 
 fn monitored(keeper: &Keeper, facts: &Facts) -> String {
     let (latency, tree, watches) = (keeper.latency(), keeper.tree(), keeper.watch_summary());
-    let values: [(&str, String); 20] = [
+    let handshakes = &facts.handshakes;
+    let values = [
         ("version", full_version(facts)),
         ("server_state", "standalone".to_owned()),
         ("ephemerals_count", tree.ephemerals_len().to_string()),
@@ -296,43 +328,39 @@ fn monitored(keeper: &Keeper, facts: &Facts) -> String {
         ("local_sessions", "0".to_owned()),
         ("packets_received", facts.received.to_string()),
         ("packets_sent", facts.sent.to_string()),
-        ("connection_rejected", facts.slots.refused.load(std::sync::atomic::Ordering::Relaxed).to_string()),
+        ("connection_request_count", facts.connect_requests.to_string()),
+        ("connection_rejected", facts.slots.refused.load(Ordering::Relaxed).to_string()),
+        ("connection_drop_probability", "0.0".to_owned()),
+        ("stale_sessions_expired", facts.expired_sessions.to_string()),
+        ("outstanding_tls_handshake", handshakes.open.load(Ordering::Relaxed).to_string()),
+        ("unsuccessful_handshake", handshakes.failed.load(Ordering::Relaxed).to_string()),
         ("watch_count", watches.total.to_string()),
         ("approximate_data_size", tree.data_bytes().to_string()),
-        ("open_file_descriptor_count", open_files().to_string()),
-        ("max_file_descriptor_count", max_files().to_string()),
+        ("open_file_descriptor_count", system::open_files().to_string()),
+        ("max_file_descriptor_count", system::max_files().to_string()),
         ("uptime", facts.started.elapsed().as_millis().to_string()),
         ("last_zxid", tree.last_zxid().to_string()),
     ];
     values.iter().fold(String::new(), |text, (name, value)| text + &format!("zk_{name}\t{value}\n"))
 }
 
-/// Without itself; -1 where the system does not tell.
-fn open_files() -> i64 {
-    let count = std::fs::read_dir("/proc/self/fd").map(Iterator::count);
-    count.ok().and_then(|count| i64::try_from(count).ok()).map_or(-1, |count| count - 1)
-}
-
-fn max_files() -> i64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(-1)
-}
-
-fn environment(facts: &Facts) -> String {
-    let of = |name: &str| std::env::var(name).unwrap_or_default();
-    let system = rustix::system::uname();
-    let directory = std::env::current_dir().unwrap_or_default();
+fn configuration(settings: &Settings) -> String {
+    let secure_port = settings.secure.map_or(-1, |address| i32::from(address.port()));
+    let Settings { snapshots, log, .. } = settings;
     format!(
-        "Environment:\nzookeeper.version={}\nhost.name={}\nos.name={}\nos.arch={}\nos.version={}\nuser.name={}\n\
-         user.home={}\nuser.dir={}\n",
-        full_version(facts),
-        system.nodename().to_string_lossy(),
-        system.sysname().to_string_lossy(),
-        system.machine().to_string_lossy(),
-        system.release().to_string_lossy(),
-        of("USER"),
-        of("HOME"),
-        directory.display(),
+        "clientPort={}\nclientPortAddress={}\nsecureClientPort={secure_port}\ndataDir={}\ndataDirSize={}\ndataLogDir={}\n\
+         dataLogSize={}\ntickTime={}\nmaxClientCnxns={}\nminSessionTimeout={}\nmaxSessionTimeout={}\n\
+         clientPortListenBacklog=-1\nserverId=0\n",
+        settings.address.port(),
+        settings.address.ip(),
+        snapshots.display(),
+        system::size(snapshots),
+        log.display(),
+        system::size(log),
+        settings.tick_ms,
+        settings.max_client_connections,
+        settings.min_session_ms,
+        settings.max_session_ms,
     )
 }
 

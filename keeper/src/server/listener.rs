@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{ConnectionError, Context, Peer, serve};
-use super::tls;
+use super::tls::{self, Acceptor};
 use crate::core::ConnectionId;
 
 /// Pause after the system had no file descriptor or memory for another connection.
@@ -97,7 +96,7 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Takes connections until the server stops; encrypted ones, if there is an acceptor.
-    pub(super) async fn run(self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    pub(super) async fn run(self, listener: TcpListener, tls: Option<Acceptor>) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -113,7 +112,7 @@ impl Listener {
         }
     }
 
-    fn take(&self, stream: TcpStream, address: SocketAddr, tls: Option<TlsAcceptor>) {
+    fn take(&self, stream: TcpStream, address: SocketAddr, tls: Option<Acceptor>) {
         let slot = match self.slots.take(address.ip().to_canonical()) {
             Ok(slot) => slot,
             Err(reason) => {
@@ -142,15 +141,14 @@ async fn handshake_and_serve(
     connection: ConnectionId,
     stream: TcpStream,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Acceptor>,
 ) -> Result<(), ConnectionError> {
     prepare(&stream)?;
     let Some(acceptor) = tls else {
         let peer = Peer { connection, address, certificate: None };
         return serve(context, peer, stream.into_split()).await;
     };
-    let handshake = timeout(context.limits.connect_timeout, acceptor.accept(stream)).await;
-    let stream = handshake.map_err(|_| ConnectionError::Silent)??;
+    let stream = acceptor.accept(stream, address, context.limits.connect_timeout).await?;
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| tls::subject(chain.first()?));
     let peer = Peer { connection, address, certificate };

@@ -184,7 +184,9 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let acceptor = config.secure.as_ref().map(Secure::acceptor).transpose()?;
+        let handshakes = Arc::default();
+        let acceptor =
+            config.secure.as_ref().map(|secure| secure.acceptor(Arc::clone(&handshakes))).transpose()?;
         let (listener, address) = listen(config.host, config.port).await?;
         let secure = match (&config.secure, acceptor) {
             (Some(secure), Some(acceptor)) => {
@@ -204,8 +206,11 @@ impl Server {
             built: built(),
             received: 0,
             sent: 0,
+            connect_requests: 0,
+            expired_sessions: 0,
             slots: Arc::clone(&slots),
-            configuration: describe(&config, address, secure_address),
+            handshakes,
+            settings: describe(&config, address, secure_address),
         };
         let (events_in, events) = mpsc::channel(EVENTS);
         let keep_open = events_in.clone();
@@ -357,18 +362,16 @@ fn built() -> SystemTime {
 }
 
 /// What `conf` answers.
-fn describe(config: &Config, address: SocketAddr, secure: Option<SocketAddr>) -> String {
-    let settings = config.settings();
-    let dir = config.data_dir.display();
-    let secure_port = secure.map_or_else(|| "-1".to_owned(), |address| address.port().to_string());
-    format!(
-        "clientPort={}\nclientPortAddress={}\nsecureClientPort={secure_port}\ndataDir={dir}/snapshots\ndataLogDir={dir}/log\n\
-         tickTime={}\nmaxClientCnxns={}\nminSessionTimeout={}\nmaxSessionTimeout={}\nserverId=0\n",
-        address.port(),
-        address.ip(),
-        settings.tick_ms,
-        config.max_client_connections,
-        settings.min_session_ms,
-        settings.max_session_ms,
-    )
+fn describe(config: &Config, address: SocketAddr, secure: Option<SocketAddr>) -> four_letter::Settings {
+    let Settings { tick_ms, min_session_ms, max_session_ms, .. } = config.settings();
+    four_letter::Settings {
+        address,
+        secure,
+        snapshots: config.data_dir.join("snapshots"),
+        log: config.data_dir.join("log"),
+        tick_ms,
+        max_client_connections: config.max_client_connections,
+        min_session_ms,
+        max_session_ms,
+    }
 }

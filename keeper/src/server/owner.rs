@@ -46,7 +46,7 @@ pub(super) enum Event {
     /// It is gone. Sent once for every one that was opened.
     Closed(ConnectionId),
     /// Somebody wants to know.
-    Word { word: Word, reply: oneshot::Sender<String> },
+    Word { word: Word, from: SocketAddr, reply: oneshot::Sender<String> },
 }
 
 /// Where what happens comes from.
@@ -167,6 +167,7 @@ impl Owner {
                 let opened =
                     Connection { address, link, held: VecDeque::new(), charge: None, is_waiting: false };
                 self.connections.insert(connection, opened);
+                self.facts.connect_requests += 1;
                 self.keeper
                     .handle(self.clock.now(), Input::Opened { connection, address, certificate, entropy });
             }
@@ -185,9 +186,9 @@ impl Owner {
                 self.stalled.remove(&id);
                 self.keeper.handle(self.clock.now(), Input::Closed { connection: id });
             }
-            Event::Word { word, reply } => {
+            Event::Word { word, from, reply } => {
                 // Whoever asked may be gone.
-                let _ = reply.send(four_letter::answer(word, &mut self.keeper, &mut self.facts));
+                let _ = reply.send(four_letter::answer(word, from, &mut self.keeper, &mut self.facts));
             }
         }
     }
@@ -268,7 +269,10 @@ impl Owner {
                 self.stalled.insert(id);
             }
         }
-        notices.into_iter().for_each(tell);
+        for notice in notices {
+            self.facts.expired_sessions += u64::from(matches!(notice, Notice::SessionExpired { .. }));
+            tell(notice);
+        }
         self.storage.maybe_snapshot(self.keeper.tree());
     }
 }

@@ -1,15 +1,22 @@
 //! Encryption, and who clients are by their certificates.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{Error as RustlsError, RootCertStore, ServerConfig};
+use tokio_rustls::server::TlsStream;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
@@ -63,7 +70,9 @@ pub enum TlsError {
 
 impl Secure {
     /// Reads the files.
-    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
+    pub(super) fn acceptor(&self, handshakes: Arc<Handshakes>) -> Result<Acceptor, TlsError> {
+        // In the order of the flags: of two files that are not there, people are told the first.
+        let certificates = certificates(&self.certificate)?;
         let provider = Arc::new(ring::default_provider());
         let source = |path: &Path| {
             let path = path.to_owned();
@@ -81,11 +90,102 @@ impl Secure {
             path: self.key.clone(),
             source,
         })?;
-        let config = builder
-            .with_single_cert(certificates(&self.certificate)?, key)
-            .map_err(source(&self.certificate))?;
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        let config = builder.with_single_cert(certificates, key).map_err(source(&self.certificate))?;
+        Ok(Acceptor { acceptor: TlsAcceptor::from(Arc::new(config)), handshakes })
     }
+}
+
+/// Handshakes of all clients.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    /// Under way.
+    pub(super) open: AtomicUsize,
+    /// Failed, since the start.
+    pub(super) failed: AtomicU64,
+    pace: Mutex<Pace>,
+}
+
+/// Failures are logged at most so many times...
+const TOLD: u32 = 10;
+
+/// ... in this time.
+const PACE: Duration = Duration::from_secs(60);
+
+/// Sees to it that whoever comes again and again does not fill the log.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When the first of those was told that count.
+    since: Option<Instant>,
+    told: u32,
+    untold: u64,
+}
+
+impl Pace {
+    /// Whether to tell of another failure; then with how many that were not told before it.
+    fn next(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= PACE) {
+            (self.since, self.told) = (Some(now), 0);
+        }
+        if self.told == TOLD {
+            self.untold += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+/// Takes encrypted connections, and logs why others are refused.
+#[derive(Clone)]
+pub(super) struct Acceptor {
+    acceptor: TlsAcceptor,
+    handshakes: Arc<Handshakes>,
+}
+
+impl Acceptor {
+    /// Shakes hands with the client at `address`, who has this long for it.
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        within: Duration,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let open = Open::new(&self.handshakes.open);
+        let shaken = timeout(within, self.acceptor.accept(stream)).await;
+        drop(open);
+        let shaken = shaken.unwrap_or_else(|_| Err(io::Error::other("it was not completed in time")));
+        if let Err(error) = &shaken {
+            self.handshakes.failed.fetch_add(1, Ordering::Relaxed);
+            let pace =
+                self.handshakes.pace.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now());
+            if let Some(untold) = pace {
+                let hint = if speaks_no_tls(error) { " (the client does not speak TLS)" } else { "" };
+                tracing::info!(%address, untold, "refused a connection: the TLS handshake failed: {error}{hint}");
+            }
+        }
+        shaken
+    }
+}
+
+/// Counts a handshake as long as it lasts, whatever ends it.
+struct Open<'a>(&'a AtomicUsize);
+
+impl<'a> Open<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn speaks_no_tls(error: &io::Error) -> bool {
+    let source = error.get_ref().and_then(|source| source.downcast_ref::<RustlsError>());
+    matches!(source, Some(RustlsError::InvalidMessage(_)))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -113,4 +213,23 @@ fn verifier(
 pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = Certificate::from_der(certificate).ok()?;
     Some(certificate.tbs_certificate().subject().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_as_long_as_they_are_few() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        for _ in 0..TOLD {
+            assert_eq!(pace.next(start), Some(0));
+        }
+        for _ in 0..500 {
+            assert_eq!(pace.next(start + PACE / 2), None);
+        }
+        assert_eq!(pace.next(start + PACE), Some(500));
+        assert_eq!(pace.next(start + PACE), Some(0));
+    }
 }

@@ -157,6 +157,7 @@ async fn files_that_are_of_no_use_are_named() {
         Server::start(config).await.expect_err("refused").to_string()
     };
     assert!(refused("none.pem", "key.pem", None).await.contains("none.pem"));
+    assert!(refused("none.pem", "none.key", None).await.contains("certificates in"));
     assert!(refused("empty.pem", "key.pem", None).await.contains("no certificate in"));
     assert!(refused("cert.pem", "empty.pem", None).await.contains("a private key in"));
     assert!(refused("cert.pem", "other.pem", None).await.contains("cannot use the certificate"));

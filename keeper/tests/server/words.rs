@@ -67,13 +67,17 @@ async fn words_tell_what_is_there() {
 
     let address = client.stream.local_addr().expect("an address");
     let stat = ask(b"stat").await;
-    assert!(
-        stat.contains(&format!("Clients:\n /{address}[1](queued=0,recved=3,sent=3)\n\nLatency")),
-        "{stat}"
-    );
+    // As in ZooKeeper, a connection that asks is one of them; `Connections` counts it as well.
+    let clients = stat.split("Clients:\n").nth(1).and_then(|rest| rest.split("\n\nLatency").next());
+    let clients: Vec<_> = clients.expect("a list of clients").lines().collect();
+    assert_eq!(clients.len(), 2, "{stat}");
+    assert_eq!(clients[0], format!(" /{address}[1](queued=0,recved=3,sent=3)"));
+    let asks = clients[1].strip_prefix(" /127.0.0.1:").expect("an address");
+    assert!(asks.ends_with("[0](queued=0,recved=1,sent=0)"), "{stat}");
     let cons = ask(b"cons").await;
     let expected = format!(" /{address}[1](queued=0,recved=3,sent=3,sid={session:#x},lop=EXIS,est=");
     assert!(cons.starts_with(&expected) && cons.contains("lcxid=0x2,lzxid=0x2,"), "{cons}");
+    assert!(cons.ends_with("[0](queued=0,recved=1,sent=0)\n\n"), "{cons}");
 
     let mntr = ask(b"mntr").await;
     for line in [
@@ -81,6 +85,9 @@ async fn words_tell_what_is_there() {
         "zk_ephemerals_count\t1",
         "zk_watch_count\t1",
         "zk_global_sessions\t1",
+        "zk_connection_request_count\t1",
+        "zk_stale_sessions_expired\t0",
+        "zk_unsuccessful_handshake\t0",
     ] {
         assert!(mntr.lines().any(|found| found == line), "{line} is not in {mntr}");
     }
@@ -91,7 +98,18 @@ async fn words_tell_what_is_there() {
     assert_eq!(ask(b"wchp").await, format!("/e\n\t{session:#x}\n\n"));
     assert_eq!(ask(b"isro").await, "rw");
     assert!(ask(b"envi").await.starts_with("Environment:\nzookeeper.version=3.9"));
-    assert!(ask(b"conf").await.contains("\ntickTime=60000\nmaxClientCnxns=60\nminSessionTimeout=120000\n"));
+    let envi = ask(b"envi").await;
+    assert!(!envi.contains("user.name=\n") && !envi.contains("user.home=\n"), "{envi}");
+    let conf = ask(b"conf").await;
+    assert!(conf.contains("\ntickTime=60000\nmaxClientCnxns=60\nminSessionTimeout=120000\n"), "{conf}");
+    let log = dir.path().join("data").join("log").display().to_string();
+    assert!(conf.contains(&format!("\ndataLogDir={log}\ndataLogSize=")), "{conf}");
+    let sizes = ask(b"dirs").await;
+    let size = |name: &str| {
+        let line = sizes.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|number| number.parse::<u64>().ok()).expect("a size")
+    };
+    assert!(size("logdir_size: ") > 0 && size("datadir_size: ") == 0, "{sizes}");
     assert_eq!(ask(b"crst").await, "Connection stats reset.\n");
     assert_eq!(ask(b"srst").await, "Server stats reset.\n");
     assert!(ask(b"srvr").await.contains("Received: 0\nSent: 0\n"));
