@@ -15,6 +15,10 @@ struct State<I> {
     items: VecDeque<Weighed<I>>,
     bytes: usize,
     closed: bool,
+    /// Somebody waits for items. Waking costs a system call even if nobody does.
+    wants_items: bool,
+    /// Somebody waits for room.
+    wants_room: bool,
 }
 
 /// Bounded both in items and in bytes. An empty queue takes any item, so that none is too large for ever.
@@ -50,7 +54,8 @@ impl<I> State<I> {
 
 impl<I> Queue<I> {
     pub(crate) fn new(max_items: usize, max_bytes: usize) -> Queue<I> {
-        let state = State { items: VecDeque::new(), bytes: 0, closed: false };
+        let state =
+            State { items: VecDeque::new(), bytes: 0, closed: false, wants_items: false, wants_room: false };
         Queue { max_items, max_bytes, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -63,7 +68,10 @@ impl<I> Queue<I> {
         let mut state = self.lock();
         loop {
             match state.room(bytes, self.max_items, self.max_bytes) {
-                Room::Full => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Room::Full => {
+                    state.wants_room = true;
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
                 room => return room,
             }
         }
@@ -75,7 +83,9 @@ impl<I> Queue<I> {
         if !state.closed {
             state.bytes += bytes;
             state.items.push_back(Weighed { item, bytes });
-            self.changed.notify_all();
+            if std::mem::take(&mut state.wants_items) {
+                self.changed.notify_all();
+            }
         }
     }
 
@@ -87,6 +97,7 @@ impl<I> Queue<I> {
             if state.closed {
                 return None;
             }
+            state.wants_items = true;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let mut taken = Vec::new();
@@ -99,7 +110,9 @@ impl<I> Queue<I> {
             taken.extend(state.items.pop_front().map(|next| next.item));
         }
         state.bytes -= sum;
-        self.changed.notify_all();
+        if std::mem::take(&mut state.wants_room) {
+            self.changed.notify_all();
+        }
         Some(taken)
     }
 
