@@ -1,95 +1,49 @@
 //! `kvd`, the quorumkv daemon.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use kvd::config::Config;
-use kvd::config::flags::{Command, CommandLine, Flags, LogFormat};
+use kvd::config::flags::{Command, CommandLine};
 use kvd::dev::DevFlags;
-use tracing_subscriber::EnvFilter;
+use quorumkv_keeper::process::{USAGE, arguments, fail, log_to_stderr, runtime};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Flags or settings that make no sense.
-const USAGE: u8 = 2;
+const NAME: &str = "kvd";
 
 fn main() -> ExitCode {
-    let line = match CommandLine::try_parse() {
-        Ok(line) => line,
-        Err(error) if error.use_stderr() => return fail(&one_line(&error), USAGE),
-        Err(help) => help.exit(),
-    };
+    start().unwrap_or_else(|code| code)
+}
+
+fn start() -> Result<ExitCode, ExitCode> {
+    let matches = arguments(NAME, CommandLine::command())?;
+    let line = CommandLine::from_arg_matches(&matches).expect("they are of this very command");
     match line.command {
         Some(Command::Dev(flags)) => develop(flags),
-        None => be_a_node(line.node, line.stop_with_stdin),
+        None => be_a_node(&matches, line.stop_with_stdin),
     }
 }
 
 /// Runs a cluster on this machine.
-fn develop(flags: DevFlags) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start: {error}"), 1),
-    };
-    match runtime.block_on(kvd::dev::run(flags)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), if error.is_usage() { USAGE } else { 1 }),
-    }
+fn develop(flags: DevFlags) -> Result<ExitCode, ExitCode> {
+    let ended = runtime(NAME)?.block_on(kvd::dev::run(flags));
+    ended.map_err(|error| fail(NAME, &error.to_string(), if error.is_usage() { USAGE } else { 1 }))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs one node.
-fn be_a_node(flags: Flags, stop_with_stdin: bool) -> ExitCode {
-    let config = match Config::from_flags(flags) {
-        Ok(config) => config,
-        Err(error) => return fail(&error.to_string(), USAGE),
-    };
-    let filter = match EnvFilter::try_new(filter(&config.log)) {
-        Ok(filter) => filter,
-        Err(error) => return fail(&format!("--log {:?} is no filter: {error}", config.log), USAGE),
-    };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // A log that cannot be written (a full disk, a pipe without a reader) is no reason for a node to end.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    match config.log_format {
-        LogFormat::Human => log.init(),
-        LogFormat::Json => log.json().init(),
+fn be_a_node(matches: &ArgMatches, stop_with_stdin: bool) -> Result<ExitCode, ExitCode> {
+    let usage = |reason: &str| fail(NAME, reason, USAGE);
+    let config = Config::from_matches(matches).map_err(|error| usage(&error.to_string()))?;
+    // Of the ZooKeeper client's troubles kvd reports what matters itself.
+    log_to_stderr(&config.log, config.log_format, &["kvd", "quorumkv_wal"], &["zookeeper_client"])
+        .map_err(|error| usage(&error))?;
+    if stop_with_stdin {
+        kvd::dev::stop_with_stdin().map_err(|error| fail(NAME, &format!("cannot start: {error}"), 1))?;
     }
-    if stop_with_stdin && let Err(error) = kvd::dev::stop_with_stdin() {
-        return fail(&format!("cannot start: {error}"), 1);
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start: {error}"), 1),
-    };
-    match runtime.block_on(kvd::run(config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), 1),
-    }
-}
-
-/// A level alone is meant for kvd; of the libraries under it only what goes wrong is of interest then, and nothing at
-/// all of the ZooKeeper client, whose troubles kvd reports itself.
-fn filter(log: &str) -> String {
-    match log.parse::<tracing_subscriber::filter::LevelFilter>() {
-        Ok(level) => format!("warn,zookeeper_client=off,kvd={level},quorumkv_wal={level}"),
-        Err(_) => log.to_owned(),
-    }
-}
-
-/// What clap says in several paragraphs.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let words: Vec<&str> = text.trim_start_matches("error: ").split_whitespace().collect();
-    words.join(" ").replace(" Usage: ", "; usage: ").replace(" For more information, ", "; for more, ")
-}
-
-fn fail(reason: &str, code: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "kvd: {reason}");
-    ExitCode::from(code)
+    let ended = runtime(NAME)?.block_on(kvd::run(config));
+    ended.map_err(|error| fail(NAME, &error.to_string(), 1))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -82,7 +82,9 @@ pub fn log_to_stderr(filter: &str, format: LogFormat, own: &[&str], silent: &[&s
 fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let words: Vec<&str> = text.trim_start_matches("error: ").split_whitespace().collect();
-    words.join(" ").replace(" Usage: ", "; usage: ").replace(" For more information, ", "; for more, ")
+    [(" tip: ", "; tip: "), (" Usage: ", "; usage: "), (" For more information, ", "; for more, ")]
+        .iter()
+        .fold(words.join(" "), |line, (paragraph, part)| line.replace(paragraph, part))
 }
 
 /// Says on stderr, in one line, why the program ends.

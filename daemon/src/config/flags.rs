@@ -1,11 +1,13 @@
 //! Flags, `KVD_…` variables and the TOML file, as people write them. All of it is optional here; what it means is
 //! decided in the parent module.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand};
+use quorumkv_keeper::config::settings::Time;
+use quorumkv_keeper::process::LogFormat;
 use serde::Deserialize;
-use thiserror::Error;
 
 use crate::dev::DevFlags;
 
@@ -59,7 +61,13 @@ pub struct Flags {
     #[arg(long, env = "KVD_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
     /// Permit listening beyond loopback although nothing is encrypted and nobody is asked for a password
-    #[arg(long, env = "KVD_INSECURE", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        long,
+        env = "KVD_INSECURE",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
     pub insecure: Option<bool>,
     /// The ZooKeeper servers, and the znode to keep everything under [default: 127.0.0.1:2181/quorumkv]
     #[arg(long, env = "KVD_ZOOKEEPER", value_name = "HOST[:PORT][,…][/ROOT]")]
@@ -69,7 +77,7 @@ pub struct Flags {
     pub zookeeper_port: Option<u16>,
     /// After this time without a node, ZooKeeper has another elected [default: 6s]
     #[arg(long, env = "KVD_SESSION_TIMEOUT", value_name = "TIME")]
-    pub session_timeout: Option<String>,
+    pub session_timeout: Option<Time>,
     /// Nodes that form the cluster at its first start [default: 3]
     #[arg(long, env = "KVD_CLUSTER_SIZE", value_name = "N")]
     pub cluster_size: Option<usize>,
@@ -80,14 +88,20 @@ pub struct Flags {
     #[arg(long, env = "KVD_ADMIN_PORT", value_name = "PORT")]
     pub admin_port: Option<u16>,
     /// Permit `kvctl kill` from other machines
-    #[arg(long, env = "KVD_ALLOW_REMOTE_KILL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        long,
+        env = "KVD_ALLOW_REMOTE_KILL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
     pub allow_remote_kill: Option<bool>,
     /// How often the leader tells the others that it leads [default: 100ms]
     #[arg(long, env = "KVD_HEARTBEAT", value_name = "TIME")]
-    pub heartbeat: Option<String>,
+    pub heartbeat: Option<Time>,
     /// Longest time that a read may take before it gives up [default: 30s]
     #[arg(long, env = "KVD_READ_TIMEOUT", value_name = "TIME")]
-    pub read_timeout: Option<String>,
+    pub read_timeout: Option<Time>,
     /// Most client connections [default: 10000]
     #[arg(long, env = "KVD_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
@@ -118,81 +132,3 @@ pub struct Flags {
 const EXAMPLE: &str = "Examples: a cluster to try out; a node of a cluster of three on one machine\n  \
     kvd dev\n  \
     kvd --port 5000 --zookeeper 127.0.0.1:2181 --cluster-size 3 --data-dir /var/lib/kvd-5000";
-
-/// How log lines look.
-#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Why the file of `--config` was not read.
-#[derive(Debug, Error)]
-pub enum FileError {
-    /// It cannot be opened or read.
-    #[error("cannot read the configuration file {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It is not TOML, or has a key or value that kvd does not know.
-    #[error("the configuration file {path} is not understood, line {line}: {problem}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where.
-        line: usize,
-        /// Why.
-        problem: String,
-    },
-}
-
-impl Flags {
-    /// Reads a file of settings.
-    ///
-    /// # Errors
-    /// See [`FileError`].
-    pub fn from_file(path: &Path) -> Result<Self, FileError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| FileError::Parse {
-            path: path.to_owned(),
-            line: 1 + error.span().map_or(0, |span| text[..span.start].matches('\n').count()),
-            problem: error.message().replace('\n', " "),
-        })
-    }
-
-    /// These settings, and `other`'s where these say nothing.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            host: self.host.or(other.host),
-            port: self.port.or(other.port),
-            advertise: self.advertise.or(other.advertise),
-            insecure: self.insecure.or(other.insecure),
-            zookeeper: self.zookeeper.or(other.zookeeper),
-            zookeeper_port: self.zookeeper_port.or(other.zookeeper_port),
-            session_timeout: self.session_timeout.or(other.session_timeout),
-            cluster_size: self.cluster_size.or(other.cluster_size),
-            data_dir: self.data_dir.or(other.data_dir),
-            admin_port: self.admin_port.or(other.admin_port),
-            allow_remote_kill: self.allow_remote_kill.or(other.allow_remote_kill),
-            heartbeat: self.heartbeat.or(other.heartbeat),
-            read_timeout: self.read_timeout.or(other.read_timeout),
-            max_connections: self.max_connections.or(other.max_connections),
-            cache_mib: self.cache_mib.or(other.cache_mib),
-            log_retain_kib: self.log_retain_kib.or(other.log_retain_kib),
-            log_segment_kib: self.log_segment_kib.or(other.log_segment_kib),
-            min_free_mib: self.min_free_mib.or(other.min_free_mib),
-            log: self.log.or(other.log),
-            log_format: self.log_format.or(other.log_format),
-            config: self.config,
-        }
-    }
-}

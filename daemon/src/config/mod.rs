@@ -6,11 +6,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ArgMatches;
+use quorumkv_keeper::config::settings::{self, SettingError, Time, host, in_range};
+use quorumkv_keeper::process::LogFormat;
 use quorumkv_protocol::entry::MAX_MEMBERS;
 use thiserror::Error;
 
 use crate::coordination::{ConnectString, ConnectStringError, HostPort, HostPortError};
-use flags::{FileError, Flags, LogFormat};
+use flags::Flags;
+
+/// Why other machines are let in only by who says that he knows.
+const DANGER: &str = "kvd neither encrypts nor asks for passwords";
 
 /// A node's settings, checked.
 #[derive(Clone, Debug)]
@@ -56,23 +62,14 @@ pub struct Config {
 /// Why the settings make no sense.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file of `--config`.
+    /// One of those that all programs have.
     #[error(transparent)]
-    File(#[from] FileError),
+    Setting(#[from] SettingError),
     /// `--data-dir` is missing.
     #[error(
         "where should this node keep its data? give --data-dir DIR (kvd dev runs a whole cluster to try out)"
     )]
     NoDataDir,
-    /// `--host` is no IP address.
-    #[error("--host {0:?} is no IP address (127.0.0.1 for this machine only, 0.0.0.0 for all interfaces)")]
-    Host(String),
-    /// `--host` is open to other machines.
-    #[error(
-        "--host {0} can be reached from other machines, and kvd neither encrypts nor asks for passwords: \
-         listen on 127.0.0.1, or say --insecure if the network is safe"
-    )]
-    NotLoopback(IpAddr),
     /// `--port` is 0.
     #[error("--port must be 1 to 65535: other nodes and restarts need to find this one there")]
     NoPort,
@@ -85,22 +82,6 @@ pub enum ConfigError {
     /// `--zookeeper` is no connect string.
     #[error("--zookeeper: {0}")]
     ZooKeeper(ConnectStringError),
-    /// A time is not one.
-    #[error("--{flag} {text:?} is no time above zero (write 500ms, 6s, 1min)")]
-    Time {
-        /// The flag.
-        flag: &'static str,
-        /// What it says.
-        text: String,
-    },
-    /// A number is out of range.
-    #[error("--{flag} must be {range}")]
-    Range {
-        /// The flag.
-        flag: &'static str,
-        /// What it may be.
-        range: &'static str,
-    },
 }
 
 impl Config {
@@ -108,16 +89,12 @@ impl Config {
     ///
     /// # Errors
     /// What to mend, in one line.
-    pub fn from_flags(flags: Flags) -> Result<Self, ConfigError> {
-        let flags = match flags.config.clone() {
-            Some(file) => flags.or(Flags::from_file(&file)?),
-            None => flags,
-        };
-        let host_text = flags.host.unwrap_or_else(|| "127.0.0.1".to_owned());
-        let host: IpAddr = host_text.parse().map_err(|_| ConfigError::Host(host_text))?;
-        if !host.is_loopback() && flags.insecure != Some(true) {
-            return Err(ConfigError::NotLoopback(host));
-        }
+    ///
+    /// # Panics
+    /// If the matches are not of the command of [`flags::CommandLine`].
+    pub fn from_matches(matches: &ArgMatches) -> Result<Self, ConfigError> {
+        let flags = settings::layered(matches, |flags: &Flags| flags.config.clone())?;
+        let host = host(flags.host, flags.insecure, DANGER)?;
         let port = flags.port.unwrap_or(5000);
         if port == 0 {
             return Err(ConfigError::NoPort);
@@ -159,16 +136,10 @@ impl Config {
     }
 }
 
-fn in_range(flag: &'static str, range: &'static str, is: bool) -> Result<(), ConfigError> {
-    if is { Ok(()) } else { Err(ConfigError::Range { flag, range }) }
-}
-
-fn time(flag: &'static str, text: Option<String>, default: Duration) -> Result<Duration, ConfigError> {
-    let Some(text) = text else { return Ok(default) };
-    match humantime::parse_duration(&text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(ConfigError::Time { flag, text }),
-    }
+fn time(flag: &'static str, time: Option<Time>, default: Duration) -> Result<Duration, SettingError> {
+    let time = time.map_or(default, |Time(time)| time);
+    in_range(flag, "above zero", !time.is_zero())?;
+    Ok(time)
 }
 
 fn advertise(text: Option<String>, host: IpAddr, port: u16) -> Result<HostPort, ConfigError> {
