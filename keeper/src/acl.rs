@@ -13,6 +13,9 @@ use sha1::{Digest, Sha1};
 
 use crate::wire::{Acl, ErrorCode, Id, MAX_PACKET, permission};
 
+/// In a list that is no longer than this, each entry is compared with those before it.
+const FEW: usize = 8;
+
 /// Whether a list permits any of the permissions in `permission` to whoever has the identities `ids`.
 ///
 /// An empty list permits everything to everybody.
@@ -111,14 +114,17 @@ pub fn digest(user_and_password: &str) -> String {
 /// # Errors
 /// [`ErrorCode::InvalidAcl`]: the list is empty, or would be longer than a packet can be; an entry makes no sense, or says
 /// `auth` and the caller has not authenticated.
-pub fn fix(acl: &[Acl], ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
-    if acl.is_empty() {
-        return Err(ErrorCode::InvalidAcl);
+pub fn fix(acl: Vec<Acl>, ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
+    match acl.as_slice() {
+        [] => return Err(ErrorCode::InvalidAcl),
+        [entry] if is_valid(&entry.id) => return Ok(acl),
+        _ => {}
     }
     let (mut fixed, mut bytes) = (Vec::with_capacity(acl.len()), 0);
-    let mut seen = HashSet::with_capacity(acl.len());
-    for entry in acl {
-        if !seen.insert(entry) {
+    let mut seen = HashSet::new();
+    for (index, entry) in acl.iter().enumerate() {
+        let is_known = if acl.len() <= FEW { acl[..index].contains(entry) } else { !seen.insert(entry) };
+        if is_known {
             continue;
         }
         let before = fixed.len();
@@ -256,13 +262,13 @@ mod tests {
             Id::new("digest", "v:i"),
         ];
         assert_eq!(
-            fix(&[acl(1, "auth", "x"), acl(2, "world", "anyone"), acl(1, "auth", "x")], &me),
+            fix(vec![acl(1, "auth", "x"), acl(2, "world", "anyone"), acl(1, "auth", "x")], &me),
             Ok(vec![acl(1, "digest", "u:h"), acl(1, "digest", "v:i"), acl(2, "world", "anyone")])
         );
         let valid =
             [("digest", ":a"), ("digest", "a:b:"), ("ip", "1.2.3.4/8"), ("ip", "::1/64"), ("x509", "CN=a")];
         for (scheme, id) in valid {
-            assert_eq!(fix(&[acl(1, scheme, id)], &[]), Ok(vec![acl(1, scheme, id)]), "{scheme} {id}");
+            assert_eq!(fix(vec![acl(1, scheme, id)], &[]), Ok(vec![acl(1, scheme, id)]), "{scheme} {id}");
         }
         let invalid = [
             ("", ""),
@@ -282,10 +288,10 @@ mod tests {
             ("sasl", "x"),
         ];
         for (scheme, id) in invalid {
-            let list = [acl(31, "world", "anyone"), acl(1, scheme, id)];
-            assert_eq!(fix(&list, &[Id::new("ip", "10.1.2.3")]), Err(ErrorCode::InvalidAcl), "{scheme} {id}");
+            let list = vec![acl(31, "world", "anyone"), acl(1, scheme, id)];
+            assert_eq!(fix(list, &[Id::new("ip", "10.1.2.3")]), Err(ErrorCode::InvalidAcl), "{scheme} {id}");
         }
-        assert_eq!(fix(&[], &me), Err(ErrorCode::InvalidAcl));
+        assert_eq!(fix(vec![], &me), Err(ErrorCode::InvalidAcl));
     }
 
     #[test]

@@ -170,6 +170,12 @@ impl<'a> Encoder<'a> {
         self.buffer(Some(value.as_bytes()))
     }
 
+    /// Writes what is encoded already.
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.out.put_slice(bytes);
+        self
+    }
+
     /// Writes a vector's length; its elements are to follow.
     ///
     /// # Panics

@@ -36,16 +36,16 @@ pub enum Change {
     /// The session of the transaction ends, and with it these ephemeral znodes.
     CloseSession {
         /// Their paths, in the order in which they are deleted.
-        ephemerals: Vec<String>,
+        ephemerals: Vec<Arc<str>>,
     },
     /// A znode is created.
     Create {
         /// Where, with its number if it is sequential.
-        path: String,
+        path: Arc<str>,
         /// What it holds; null is not the same as empty.
         data: Option<Bytes>,
         /// Who may do what.
-        acl: Vec<Acl>,
+        acl: Arc<[Acl]>,
         /// What it is.
         owner: Owner,
         /// How many children its parent has had by then, which its next sequential child is named after.
@@ -54,12 +54,12 @@ pub enum Change {
     /// A znode is deleted.
     Delete {
         /// Which.
-        path: String,
+        path: Arc<str>,
     },
     /// A znode's data is set.
     SetData {
         /// Which.
-        path: String,
+        path: Arc<str>,
         /// What it holds.
         data: Option<Bytes>,
         /// Its version by then.
@@ -68,9 +68,9 @@ pub enum Change {
     /// A znode's ACL is set.
     SetAcl {
         /// Which.
-        path: String,
+        path: Arc<str>,
         /// Who may do what.
-        acl: Vec<Acl>,
+        acl: Arc<[Acl]>,
         /// The version of its ACL by then.
         version: i32,
     },
@@ -128,7 +128,7 @@ pub enum Outcome {
     /// What was created.
     Created {
         /// Its path.
-        path: String,
+        path: Arc<str>,
         /// Its stat.
         stat: Stat,
     },
@@ -146,7 +146,7 @@ pub struct Event {
     /// What.
     pub kind: EventKind,
     /// To which.
-    pub path: String,
+    pub path: Arc<str>,
     /// Its ACL: only those whom it permits to read are told.
     pub acl: Arc<[Acl]>,
 }

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 
+use super::ConnectionId;
+use super::out::Out;
 use crate::wire::{ConnectResponse, ErrorCode, Id, Reply, Request, encode_reply, framed};
 
 /// Where a connection stands.
@@ -48,14 +50,20 @@ pub(super) enum Item {
     Read(Request),
 }
 
-/// An [`Item`] with what its reply needs.
-#[derive(Debug)]
-pub(super) struct Queued {
+/// What is to be known of a request to reply to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
     pub(super) xid: i32,
     pub(super) op: i32,
     pub(super) received_ms: u64,
     /// Bytes of the request.
     pub(super) bytes: usize,
+}
+
+/// An [`Item`] with what its reply needs.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) asked: Asked,
     pub(super) item: Item,
 }
 
@@ -71,7 +79,9 @@ pub(super) struct Connection {
     pub(super) queue: VecDeque<Queued>,
     /// Bytes of the requests in it.
     pub(super) queued_bytes: usize,
-    pub(super) out: BytesMut,
+    pub(super) out: Out,
+    /// Whether it is among those that something may have to be sent over.
+    pub(super) is_dirty: bool,
     pub(super) statistics: Statistics,
 }
 
@@ -146,8 +156,16 @@ impl Connection {
             entropy,
             queue: VecDeque::new(),
             queued_bytes: 0,
-            out: BytesMut::new(),
+            out: Out::default(),
+            is_dirty: false,
             statistics,
+        }
+    }
+
+    /// Has it flushed.
+    pub(super) fn mark(&mut self, id: ConnectionId, dirty: &mut Vec<ConnectionId>) {
+        if !std::mem::replace(&mut self.is_dirty, true) {
+            dirty.push(id);
         }
     }
 
@@ -156,15 +174,24 @@ impl Connection {
         self.out.len() >= super::OUT_BYTES
     }
 
+    /// Whether the first in the queue can be answered when everything up to this transaction is applied.
+    pub(super) fn is_ready(&self, applied: i64) -> bool {
+        self.queue.front().is_some_and(|queued| match &queued.item {
+            Item::Connect { zxid, .. } | Item::After { zxid, .. } => *zxid <= applied,
+            Item::Write { reply, .. } => reply.is_some(),
+            Item::Read(_) => true,
+        })
+    }
+
     pub(super) fn push(&mut self, queued: Queued) {
-        self.queued_bytes += queued.bytes;
+        self.queued_bytes += queued.asked.bytes;
         self.queue.push_back(queued);
     }
 
     /// Takes the first in the queue. An empty queue keeps no memory of a long one.
     pub(super) fn pop(&mut self) -> Option<Queued> {
         let queued = self.queue.pop_front()?;
-        self.queued_bytes -= queued.bytes;
+        self.queued_bytes -= queued.asked.bytes;
         if self.queue.is_empty() && self.queue.capacity() > 64 {
             self.queue = VecDeque::new();
         }
@@ -180,20 +207,26 @@ impl Connection {
 
     pub(super) fn connect_reply(&mut self, response: &ConnectResponse) {
         self.statistics.sent += 1;
-        framed(&mut self.out, |encoder| response.encode(encoder));
+        framed(self.out.end(), |encoder| response.encode(encoder));
     }
 
     pub(super) fn reply(&mut self, xid: i32, zxid: i64, result: &Result<Reply, ErrorCode>) {
         self.statistics.sent += 1;
-        encode_reply(&mut self.out, xid, zxid, result);
+        encode_reply(self.out.end(), xid, zxid, result);
     }
 
-    /// Notes down that a request has been answered.
-    pub(super) fn answered(&mut self, queued: &Queued, zxid: i64, now: super::Now) -> u64 {
-        let latency_ms = now.monotonic_ms.saturating_sub(queued.received_ms);
+    /// Tells of an event; the packet is sent to others too.
+    pub(super) fn notify(&mut self, packet: &Bytes) {
+        self.statistics.sent += 1;
+        self.out.share(packet);
+    }
+
+    /// Notes down that a request has been answered. Returns how long that took, in milliseconds.
+    pub(super) fn answered(&mut self, asked: &Asked, zxid: i64, now: super::Now) -> u64 {
+        let latency_ms = now.monotonic_ms.saturating_sub(asked.received_ms);
         let statistics = &mut self.statistics;
-        statistics.last_op = queued.op;
-        statistics.last_xid = queued.xid;
+        statistics.last_op = asked.op;
+        statistics.last_xid = asked.xid;
         statistics.last_zxid = zxid;
         statistics.last_response_ms = now.wall_ms;
         statistics.last_latency_ms = latency_ms;

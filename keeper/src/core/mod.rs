@@ -6,7 +6,9 @@
 //! nothing is answered at once, unless its connection still waits for something that it asked before: what one client asks is
 //! answered in that order. So nothing is ever shown that a crash could take back.
 
+mod answers;
 mod connection;
+mod out;
 mod pipeline;
 mod reads;
 mod requests;
@@ -29,7 +31,7 @@ use crate::tree::Tree;
 use crate::txn::Txn;
 use crate::wire::Id;
 use connection::{Connection, Phase};
-use pipeline::Proposal;
+use pipeline::{Proposal, Telling};
 use sessions::Sessions;
 use watches::Watches;
 
@@ -75,7 +77,8 @@ pub enum Input {
         /// Which.
         connection: ConnectionId,
     },
-    /// The log holds everything up to this zxid durably.
+    /// The log holds everything up to this zxid durably. Only so much of it is applied and told at once: see
+    /// [`Keeper::is_behind`].
     Durable(i64),
     /// Time has passed.
     Tick,
@@ -86,7 +89,7 @@ pub enum Input {
 pub struct Effects {
     /// Append these to the log, in order, and report [`Input::Durable`].
     pub log: Vec<Arc<Txn>>,
-    /// Send these bytes: one or more whole packets, at most one entry a connection.
+    /// Send these bytes, in order: one or more whole packets each.
     pub sends: Vec<(ConnectionId, Bytes)>,
     /// Close these connections, after what is sent to them.
     pub closes: Vec<ConnectionId>,
@@ -187,6 +190,13 @@ pub struct Keeper {
     connections: BTreeMap<ConnectionId, Connection>,
     /// Changes that are in the log or on their way there, and not applied.
     proposed: VecDeque<Proposal>,
+    /// The log holds everything up to this zxid.
+    durable: i64,
+    /// A change that is applied, but that not everybody who watches has been told.
+    telling: Option<Telling>,
+    /// Bytes that watchers have been told since the last flush, and bytes of answers.
+    told: usize,
+    answered: usize,
     /// Connections whose next answer waits for a transaction that somebody else asked for.
     waiting: BTreeMap<i64, Vec<ConnectionId>>,
     /// The last zxid that was given away.
@@ -195,7 +205,7 @@ pub struct Keeper {
     next_session: i64,
     reaped_ms: u64,
     /// Connections with something to be sent.
-    dirty: BTreeSet<ConnectionId>,
+    dirty: Vec<ConnectionId>,
     /// Connections whose answers were interrupted, since they are many bytes already.
     full: BTreeSet<ConnectionId>,
     log: Vec<Arc<Txn>>,
@@ -222,11 +232,15 @@ impl Keeper {
             watches: Watches::default(),
             connections: BTreeMap::new(),
             proposed: VecDeque::new(),
+            durable: tree.last_zxid(),
+            telling: None,
+            told: 0,
+            answered: 0,
             waiting: BTreeMap::new(),
             last_proposed: tree.last_zxid(),
             next_session,
             reaped_ms: now.monotonic_ms,
-            dirty: BTreeSet::new(),
+            dirty: Vec::new(),
             full: BTreeSet::new(),
             log: Vec::new(),
             closes: Vec::new(),
@@ -253,13 +267,12 @@ impl Keeper {
 
     /// What everything since the last call comes to.
     pub fn flush(&mut self) -> Effects {
+        (self.told, self.answered) = (0, 0);
         let mut sends = Vec::with_capacity(self.dirty.len());
         for id in std::mem::take(&mut self.dirty) {
-            if let Some(connection) = self.connections.get_mut(&id)
-                && !connection.out.is_empty()
-            {
-                // Nothing is kept of what may have been a long reply.
-                sends.push((id, std::mem::take(&mut connection.out).freeze()));
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.is_dirty = false;
+                sends.extend(connection.out.take().map(|bytes| (id, bytes)));
             }
         }
         let waiting = std::mem::take(&mut self.full).into_iter().collect();
@@ -313,7 +326,6 @@ impl Keeper {
             self.sessions.detach(session, id);
         }
         self.watches.remove_watcher(id);
-        self.dirty.remove(&id);
         self.full.remove(&id);
     }
 
@@ -327,7 +339,6 @@ impl Keeper {
         }
         connection.queue.clear();
         self.watches.remove_watcher(id);
-        self.dirty.insert(id);
         self.closes.push(id);
     }
 
@@ -344,5 +355,7 @@ impl Keeper {
     }
 }
 
+#[cfg(test)]
+mod burst_tests;
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,27 @@
-//! From a change that is decided to its answer: the log, the tree, the watches.
+//! From a change that is decided to those whom it concerns: the log, the tree, the watches.
 
+use std::collections::btree_set;
 use std::sync::Arc;
 
-use super::connection::{Item, Phase, Queued};
+use bytes::Bytes;
+
+use super::answers::Shape;
+use super::connection::{Item, Phase};
 use super::{ConnectionId, Keeper};
 use crate::acl::permits;
 use crate::prepare::Caller;
-use crate::txn::{Change, Outcome, Txn};
-use crate::wire::{
-    Create, CreateKind, ErrorCode, MultiOp, OpResult, Reply, Write, encode_notification, op, permission,
-};
+use crate::txn::{Applied, Change, Event, Outcome, Txn};
+use crate::wire::{Acl, ErrorCode, OpResult, Reply, Write, notification, permission};
 
 /// Most containers and TTL znodes that are deleted in one go.
 const REAPED_AT_ONCE: usize = 1000;
+
+/// Bytes that watchers are told between two flushes, more or less, before the rest has to wait for the next.
+const TOLD_AT_ONCE: usize = 4 << 20;
+
+/// What applying a transaction, and telling one watcher, counts for besides the bytes of events.
+const APPLIED_BYTES: usize = 1024;
+const TOLD_BYTES: usize = 64;
 
 /// A change on its way, and whom to answer.
 #[derive(Debug)]
@@ -28,74 +37,19 @@ struct Asker {
     shape: Shape,
 }
 
-/// How what a change came to is told.
+/// A change that is applied, and that not everybody who watches has been told. Until then nothing is answered: what is
+/// answered may reveal the change.
 #[derive(Debug)]
-enum Shape {
-    /// The path that was created.
-    Path,
-    /// The path and its stat.
-    PathAndStat,
-    /// A stat, if there is one; nothing otherwise.
-    Plain,
-    /// The types that the results of a `multi` are announced with.
-    Multi(Vec<i32>),
-}
-
-impl Shape {
-    fn of(write: &Write) -> Self {
-        match write {
-            Write::Create(Create { with_stat: false, .. }) => Self::Path,
-            Write::Create(Create { with_stat: true, .. }) => Self::PathAndStat,
-            Write::Delete(_) | Write::SetData(_) | Write::SetAcl(_) => Self::Plain,
-            Write::Multi(ops) => Self::Multi(ops.iter().map(result_type).collect()),
-        }
-    }
-
-    fn reply(&self, outcome: Outcome) -> Reply {
-        match (self, outcome) {
-            (Self::Path, Outcome::Created { path, .. }) => Reply::Path(path),
-            (Self::PathAndStat, Outcome::Created { path, stat }) => Reply::PathAndStat(path, stat),
-            (Self::Multi(types), Outcome::Multi(outcomes)) => {
-                Reply::Multi(types.iter().zip(outcomes).map(|(&op, outcome)| result(op, outcome)).collect())
-            }
-            (_, Outcome::Stat(stat)) => Reply::Stat(stat),
-            (_, Outcome::Done | Outcome::Created { .. } | Outcome::Multi(_)) => Reply::Empty,
-        }
-    }
-}
-
-/// The type that an operation's result is announced with. As in ZooKeeper 3.8, `create2` is announced as a plain create,
-/// whose result is the path alone, where 3.9 adds the stat: clients of both understand the former. Containers and TTL
-/// znodes are announced as `create2`, with their stat, by both.
-const fn result_type(multi_op: &MultiOp) -> i32 {
-    match multi_op {
-        MultiOp::Create(Create { kind: CreateKind::Container | CreateKind::Ttl(_), .. }) => op::CREATE2,
-        MultiOp::Create(_) => op::CREATE,
-        MultiOp::Delete(_) => op::DELETE,
-        MultiOp::SetData(_) => op::SET_DATA,
-        MultiOp::Check(_) => op::CHECK,
-    }
-}
-
-/// The transaction that the header of a reply names: the last one, but for replies that ZooKeeper gives ahead of its request
-/// chain, which knows no transactions.
-const fn shown_zxid(op: i32, result: &Result<Reply, ErrorCode>, applied: i64) -> i64 {
-    match (op, result) {
-        (op::AUTH, _) => 0,
-        (_, Err(ErrorCode::Unimplemented)) => -1,
-        _ => applied,
-    }
-}
-
-fn result(op: i32, outcome: Outcome) -> OpResult {
-    match outcome {
-        Outcome::Created { path, stat } => {
-            OpResult::Created { op, path, stat: (op == op::CREATE2).then_some(stat) }
-        }
-        Outcome::Stat(stat) => OpResult::Set(stat),
-        Outcome::Done | Outcome::Multi(_) if op == op::CHECK => OpResult::Checked,
-        Outcome::Done | Outcome::Multi(_) => OpResult::Deleted,
-    }
+pub(super) struct Telling {
+    proposal: Proposal,
+    outcome: Outcome,
+    /// What is still to be told of it.
+    events: std::vec::IntoIter<Event>,
+    /// What is being told, encoded once for all, and who may know.
+    packet: Bytes,
+    acl: Arc<[Acl]>,
+    /// Whom that is still to be told.
+    watchers: btree_set::IntoIter<ConnectionId>,
 }
 
 impl Keeper {
@@ -167,39 +121,85 @@ impl Keeper {
         }
     }
 
-    /// The log holds everything up to `zxid`: apply it, tell who watches, answer who asked.
+    /// The log holds everything up to `zxid`: applies it, tells who watches, answers who asked. What is more than one turn's
+    /// work is left: see [`Self::is_behind`].
     pub(super) fn durable(&mut self, zxid: i64) {
-        while self.proposed.front().is_some_and(|proposal| proposal.txn.zxid <= zxid) {
-            let Some(proposal) = self.proposed.pop_front() else { return };
-            self.apply(proposal);
+        self.durable = self.durable.max(zxid);
+        while self.told < TOLD_AT_ONCE
+            && let Some(mut telling) = self.telling.take().or_else(|| self.apply())
+        {
+            if self.tell(&mut telling) {
+                self.settle(telling);
+            } else {
+                self.telling = Some(telling);
+            }
         }
         self.pending.forget(self.tree.last_zxid());
         if self.proposed.is_empty() {
-            // What waits for nothing but the order of all changes waits no longer.
             debug_assert_eq!(self.tree.last_zxid(), self.last_proposed, "everything proposed is applied");
         }
     }
 
-    fn apply(&mut self, Proposal { txn, asker }: Proposal) {
-        let applied = self.tree.apply(&txn);
-        for event in &applied.events {
-            for watcher in self.watches.fire(event) {
+    /// Whether something that is durable is not applied, or not told to all who watch, since that would have been too much at
+    /// once. Then, as soon as the effects of the last turn are carried out, [`Input::Durable`] is to come again (with the
+    /// same zxid if there is no other), and until there is nothing left no more should be taken in.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        let is_durable = |proposal: &Proposal| proposal.txn.zxid <= self.durable;
+        self.telling.is_some() || self.proposed.front().is_some_and(is_durable)
+    }
+
+    /// Applies the next transaction, if it is durable.
+    fn apply(&mut self) -> Option<Telling> {
+        let durable = self.durable;
+        let proposal = self.proposed.pop_front_if(|proposal| proposal.txn.zxid <= durable)?;
+        let Applied { outcome, events } = self.tree.apply(&proposal.txn);
+        self.told += APPLIED_BYTES;
+        Some(Telling {
+            proposal,
+            outcome,
+            events: events.into_iter(),
+            packet: Bytes::new(),
+            acl: Arc::default(),
+            watchers: btree_set::IntoIter::default(),
+        })
+    }
+
+    /// Tells those who watch, as many as one turn may. Whether all of them know.
+    fn tell(&mut self, telling: &mut Telling) -> bool {
+        loop {
+            for watcher in &mut telling.watchers {
                 let Some(connection) = self.connections.get_mut(&watcher) else { continue };
-                if !permits(&event.acl, permission::READ, &connection.ids) {
-                    continue;
+                if connection.phase != Phase::Leaving
+                    && permits(&telling.acl, permission::READ, &connection.ids)
+                {
+                    connection.notify(&telling.packet);
+                    connection.mark(watcher, &mut self.dirty);
                 }
-                connection.statistics.sent += 1;
-                encode_notification(&mut connection.out, txn.zxid, event.kind, &event.path);
-                self.dirty.insert(watcher);
+                self.told += telling.packet.len() + TOLD_BYTES;
+                if self.told >= TOLD_AT_ONCE {
+                    return false;
+                }
+            }
+            let Some(event) = telling.events.next() else { return true };
+            let watchers = self.watches.fire(&event);
+            if !watchers.is_empty() {
+                telling.packet = notification(telling.proposal.txn.zxid, event.kind, &event.path);
+                telling.acl = event.acl;
+                telling.watchers = watchers.into_iter();
             }
         }
+    }
+
+    /// All who watch have been told: answers who asked, and who waited for it.
+    fn settle(&mut self, Telling { proposal: Proposal { txn, asker }, outcome, .. }: Telling) {
         let ended = match txn.change {
             Change::CloseSession { .. } => self.sessions.remove(txn.session),
             _ => None,
         };
         let asked_by = asker.as_ref().map(|asker| asker.connection);
         if let Some(Asker { connection, shape }) = asker {
-            self.resolve(connection, txn.zxid, shape.reply(applied.outcome));
+            self.resolve(connection, txn.zxid, shape.reply(outcome));
             self.drain(connection);
         } else if let Change::CreateSession { .. } = txn.change
             && let Some(connection) = self.sessions.connection(txn.session)
@@ -212,93 +212,6 @@ impl Keeper {
             && asked_by != Some(connection)
         {
             self.leave(connection);
-        }
-    }
-
-    /// Puts a change's reply in its place in the queue of whoever asked.
-    fn resolve(&mut self, id: ConnectionId, done: i64, result: Reply) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let waiting = connection.queue.iter_mut().find_map(|queued| match &mut queued.item {
-            Item::Write { zxid, reply } if *zxid == done => Some(reply),
-            _ => None,
-        });
-        if let Some(reply) = waiting {
-            *reply = Some(result);
-        }
-    }
-
-    /// Puts something at the end of a connection's queue, and answers it if its turn has come.
-    pub(super) fn enqueue(&mut self, id: ConnectionId, queued: Queued) {
-        let applied = self.tree.last_zxid();
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if let Item::After { zxid, .. } = queued.item
-            && zxid > applied
-        {
-            // Nothing of its own tells it when to go on.
-            self.waiting.entry(zxid).or_default().push(id);
-        }
-        connection.push(queued);
-        if connection.queue.len() == 1 {
-            self.drain(id);
-        }
-    }
-
-    /// Lets those go on who only waited for this transaction.
-    fn release(&mut self, zxid: i64) {
-        for id in self.waiting.remove(&zxid).unwrap_or_default() {
-            self.drain(id);
-        }
-    }
-
-    /// Answers what a connection has asked, in order, as far as it can be answered now.
-    pub(super) fn drain(&mut self, id: ConnectionId) {
-        loop {
-            let applied = self.tree.last_zxid();
-            let Some(connection) = self.connections.get_mut(&id) else { return };
-            if connection.phase == Phase::Leaving {
-                return;
-            }
-            let is_ready = connection.queue.front().is_some_and(|queued| match &queued.item {
-                Item::Connect { zxid, .. } | Item::After { zxid, .. } => *zxid <= applied,
-                Item::Write { reply, .. } => reply.is_some(),
-                Item::Read(_) => true,
-            });
-            if !is_ready {
-                return;
-            }
-            if connection.is_full() {
-                self.full.insert(id);
-                return;
-            }
-            let Some(queued) = connection.pop() else { return };
-            self.dirty.insert(id);
-            self.answer(id, queued);
-        }
-    }
-
-    fn answer(&mut self, id: ConnectionId, mut queued: Queued) {
-        let applied = self.tree.last_zxid();
-        let item = std::mem::replace(&mut queued.item, Item::Read(crate::wire::Request::Ping));
-        let (zxid, result, last) = match item {
-            Item::Connect { response, .. } => {
-                if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.connect_reply(&response);
-                }
-                return;
-            }
-            Item::Write { zxid, reply } => {
-                (zxid, Ok(reply.unwrap_or(Reply::Empty)), queued.op == op::CLOSE_SESSION)
-            }
-            Item::After { result, last, .. } => (shown_zxid(queued.op, &result, applied), result, last),
-            Item::Read(request) => (applied, self.read(id, &request), false),
-        };
-        let now = self.now;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.reply(queued.xid, zxid, &result);
-        let latency_ms = connection.answered(&queued, zxid, now);
-        self.latency.add(latency_ms);
-        if last {
-            self.leave(id);
         }
     }
 }

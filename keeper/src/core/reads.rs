@@ -1,12 +1,12 @@
 //! Requests that change nothing: looked up in the tree as far as it is durable.
 
+use super::ConnectionId;
 use super::connection::Connection;
 use super::watches::Watches;
-use super::{ConnectionId, Keeper};
 use crate::acl::{permits, redacted};
 use crate::tree::{Node, Tree};
 use crate::wire::{
-    ErrorCode, EventKind, Id, OpResult, ReadOp, Reply, Request, SetWatches, WatchMode, encode_notification,
+    ErrorCode, EventKind, Id, OpResult, ReadOp, Reply, Request, SetWatches, WatchMode, notification,
     permission,
 };
 
@@ -22,23 +22,19 @@ struct Reader<'a> {
     session: i64,
 }
 
-impl Keeper {
-    /// Looks something up.
-    pub(super) fn read(&mut self, id: ConnectionId, request: &Request) -> Result<Reply, ErrorCode> {
-        let Some(connection) = self.connections.get_mut(&id) else { return Err(ErrorCode::SessionExpired) };
-        if let Request::SetWatches(watches) = request {
-            set_watches(&self.tree, &mut self.watches, id, connection, watches);
-            return Ok(Reply::Empty);
-        }
-        let reader = Reader {
-            tree: &self.tree,
-            watches: &mut self.watches,
-            connection: id,
-            ids: &connection.ids,
-            session: connection.session().unwrap_or(0),
-        };
-        reader.read(request)
+/// Looks something up.
+pub(super) fn read(
+    tree: &Tree,
+    watches: &mut Watches,
+    (id, connection): (ConnectionId, &mut Connection),
+    request: &Request,
+) -> Result<Reply, ErrorCode> {
+    if let Request::SetWatches(brought) = request {
+        set_watches(tree, watches, id, connection, brought);
+        return Ok(Reply::Empty);
     }
+    let session = connection.session().unwrap_or(0);
+    Reader { tree, watches, connection: id, ids: &connection.ids, session }.read(request)
 }
 
 impl Reader<'_> {
@@ -59,7 +55,7 @@ impl Reader<'_> {
             }
             Request::GetChildren { path, watch, with_stat } => {
                 let node = self.readable(path, permission::READ)?;
-                let names = names(node);
+                let names = node.children().collect();
                 let reply =
                     if *with_stat { Reply::NamesAndStat(names, node.stat()) } else { Reply::Names(names) };
                 if *watch {
@@ -74,7 +70,7 @@ impl Reader<'_> {
             }
             Request::GetEphemerals { prefix } => {
                 let paths = self.tree.ephemerals_of(self.session);
-                Ok(Reply::Names(paths.filter(|path| path.starts_with(prefix)).map(str::to_owned).collect()))
+                Ok(Reply::Names(paths.filter(|path| path.starts_with(prefix)).collect()))
             }
             Request::MultiRead(ops) => Ok(self.multi_read(ops)),
             Request::WhoAmI => Ok(Reply::Ids(self.ids.iter().map(shown).collect())),
@@ -133,7 +129,7 @@ impl Reader<'_> {
             let result = self.read_op(op);
             bytes += match &result {
                 OpResult::Data(data, _) => data.as_ref().map_or(0, bytes::Bytes::len),
-                OpResult::Names(names) => names.iter().map(|name| name.len() + 4).sum(),
+                OpResult::Names(names) => names.bytes(),
                 _ => 0,
             };
             result
@@ -144,7 +140,7 @@ impl Reader<'_> {
     fn read_op(&self, op: &ReadOp) -> OpResult {
         let result = match op {
             ReadOp::Children(path) => {
-                self.readable(path, permission::READ).map(|node| OpResult::Names(names(node)))
+                self.readable(path, permission::READ).map(|node| OpResult::Names(node.children().collect()))
             }
             ReadOp::Data(path) => self
                 .readable(path, permission::READ)
@@ -152,10 +148,6 @@ impl Reader<'_> {
         };
         result.unwrap_or_else(|code| OpResult::Error(code.number()))
     }
-}
-
-fn names(node: &Node) -> Vec<String> {
-    node.children().map(str::to_owned).collect()
 }
 
 /// What `whoAmI` shows of an identity: of a digest only the user.
@@ -174,10 +166,7 @@ fn set_watches(
     connection: &mut Connection,
     brought: &SetWatches,
 ) {
-    let mut tell = |kind, path: &str| {
-        connection.statistics.sent += 1;
-        encode_notification(&mut connection.out, tree.last_zxid(), kind, path);
-    };
+    let mut tell = |kind, path: &str| connection.notify(&notification(tree.last_zxid(), kind, path));
     for path in &brought.data {
         match tree.get(path).map(|node| node.stat().mzxid) {
             None => tell(EventKind::Deleted, path),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::connection::{Item, Phase, Queued};
+use super::connection::{Asked, Item, Phase, Queued};
 use super::{ConnectionId, Keeper, Notice};
 use crate::acl::authenticate;
 use crate::txn::Change;
@@ -70,6 +70,7 @@ impl Keeper {
             self.notices.push(Notice::SessionRefused { session, address });
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.connect_reply(&response);
+                connection.mark(id, &mut self.dirty);
             }
             return self.leave(id);
         }
@@ -82,7 +83,7 @@ impl Keeper {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.phase = Phase::Attached(session);
             connection.connect_reply(&response);
-            self.dirty.insert(id);
+            connection.mark(id, &mut self.dirty);
         }
     }
 
@@ -100,7 +101,8 @@ impl Keeper {
         self.notices.push(Notice::SessionOpened { session, timeout_ms, address });
         let response = ConnectResponse { timeout_ms, session, password, read_only };
         let item = Item::Connect { zxid, response };
-        self.enqueue(id, Queued { xid: 0, op: 0, received_ms: self.now.monotonic_ms, bytes: 0, item });
+        let asked = Asked { xid: 0, op: 0, received_ms: self.now.monotonic_ms, bytes: 0 };
+        self.enqueue(id, Queued { asked, item });
     }
 
     /// A client asks something.
@@ -113,7 +115,7 @@ impl Keeper {
     ) {
         let item = match request {
             Ok(Request::Write(write)) => self.write(id, session, write),
-            Ok(Request::Sync { path }) => self.after(Ok(Reply::Path(path))),
+            Ok(Request::Sync { path }) => self.after(Ok(Reply::Path(path.into()))),
             Ok(Request::Auth { scheme, auth }) => self.authenticate(id, &scheme, &auth),
             Ok(Request::CloseSession) => match self.end_session(session, Some(id)) {
                 Some(zxid) => Item::Write { zxid, reply: None },
@@ -126,7 +128,8 @@ impl Keeper {
             Err(error) => self.after(Err(error.code())),
         };
         let received_ms = self.now.monotonic_ms;
-        self.enqueue(id, Queued { xid: header.xid, op: header.op, received_ms, bytes, item });
+        let asked = Asked { xid: header.xid, op: header.op, received_ms, bytes };
+        self.enqueue(id, Queued { asked, item });
     }
 
     /// A client says who it is; that counts for everything that it asks from now on.

@@ -11,33 +11,37 @@ use crate::wire::{ErrorCode, op};
 const TIMEOUT_MS: i32 = 4_000;
 
 /// A keeper whose log is durable when the test says so.
-struct Bench {
-    keeper: Keeper,
-    now: Now,
-    logged: i64,
+pub(super) struct Bench {
+    pub(super) keeper: Keeper,
+    pub(super) now: Now,
+    pub(super) logged: i64,
     sent: BTreeMap<ConnectionId, Vec<Bytes>>,
-    closed: Vec<ConnectionId>,
+    pub(super) closed: Vec<ConnectionId>,
     notices: Vec<Notice>,
 }
 
 /// A packet that was sent, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-enum Packet {
+pub(super) enum Packet {
     Event { kind: i32, path: String },
     Reply { xid: i32, error: i32 },
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Now { monotonic_ms: 10_000, wall_ms: 1_700_000_000_000 };
         let settings = Settings::with_tick(400);
         let keeper = Keeper::new(Tree::new(), settings, now);
         Self { keeper, now, logged: 0, sent: BTreeMap::new(), closed: Vec::new(), notices: Vec::new() }
     }
 
-    fn input(&mut self, input: Input) {
+    /// Takes in something, and does all that it comes to.
+    pub(super) fn input(&mut self, input: Input) {
         self.keeper.handle(self.now, input);
         loop {
+            if self.keeper.is_behind() {
+                self.keeper.handle(self.now, Input::Durable(self.logged));
+            }
             let effects = self.keeper.flush();
             if let Some(last) = effects.log.last() {
                 self.logged = last.zxid;
@@ -48,7 +52,7 @@ impl Bench {
             }
             self.closed.extend(effects.closes);
             self.notices.extend(effects.notices);
-            if effects.waiting.is_empty() {
+            if effects.waiting.is_empty() && !self.keeper.is_behind() {
                 return;
             }
             for connection in effects.waiting {
@@ -57,7 +61,7 @@ impl Bench {
         }
     }
 
-    fn durable(&mut self) {
+    pub(super) fn durable(&mut self) {
         self.input(Input::Durable(self.logged));
     }
 
@@ -74,10 +78,8 @@ impl Bench {
         connection
     }
 
-    fn frame(&mut self, connection: ConnectionId, write: impl FnOnce(&mut Encoder<'_>)) {
-        let mut frame = BytesMut::new();
-        write(&mut Encoder::new(&mut frame));
-        self.input(Input::Frame { connection, frame: frame.freeze() });
+    pub(super) fn frame(&mut self, connection: ConnectionId, write: impl FnOnce(&mut Encoder<'_>)) {
+        self.input(frame(connection, write));
     }
 
     fn greet(&mut self, connection: ConnectionId, session: i64, password: &[u8]) {
@@ -87,7 +89,7 @@ impl Bench {
     }
 
     /// A connection with a session of its own.
-    fn client(&mut self, number: u64) -> (ConnectionId, i64) {
+    pub(super) fn client(&mut self, number: u64) -> (ConnectionId, i64) {
         let connection = self.open(number);
         self.greet(connection, 0, &[0; 16]);
         assert!(self.take(connection).is_empty(), "a session is told only when it is durable");
@@ -104,15 +106,15 @@ impl Bench {
         (decoder.int().unwrap(), decoder.long().unwrap())
     }
 
-    fn take(&mut self, connection: ConnectionId) -> Vec<Bytes> {
+    pub(super) fn take(&mut self, connection: ConnectionId) -> Vec<Bytes> {
         self.sent.remove(&connection).unwrap_or_default()
     }
 
-    fn packets(&mut self, connection: ConnectionId) -> Vec<Packet> {
+    pub(super) fn packets(&mut self, connection: ConnectionId) -> Vec<Packet> {
         self.take(connection).iter().map(|packet| taken_apart(packet)).collect()
     }
 
-    fn create(&mut self, connection: ConnectionId, xid: i32, path: &str, flags: i32) {
+    pub(super) fn create(&mut self, connection: ConnectionId, xid: i32, path: &str, flags: i32) {
         self.frame(connection, |encoder| {
             encoder.int(xid).int(op::CREATE).string(path).buffer(Some(b"data"));
             encoder.length(1).int(31).string("world").string("anyone").int(flags);
@@ -120,9 +122,16 @@ impl Bench {
     }
 
     fn watch(&mut self, connection: ConnectionId, xid: i32, op: i32, path: &str) {
-        self.frame(connection, |encoder| {
+        self.handle_watch(connection, xid, op, path);
+        self.input(Input::Tick);
+    }
+
+    /// Asks, and does nothing of what that comes to.
+    pub(super) fn handle_watch(&mut self, connection: ConnectionId, xid: i32, op: i32, path: &str) {
+        let frame = frame(connection, |encoder| {
             encoder.int(xid).int(op).string(path).boolean(true);
         });
+        self.keeper.handle(self.now, frame);
     }
 
     fn bare(&mut self, connection: ConnectionId, xid: i32, op: i32) {
@@ -130,6 +139,17 @@ impl Bench {
             encoder.int(xid).int(op);
         });
     }
+}
+
+fn frame(connection: ConnectionId, write: impl FnOnce(&mut Encoder<'_>)) -> Input {
+    let mut frame = BytesMut::new();
+    write(&mut Encoder::new(&mut frame));
+    Input::Frame { connection, frame: frame.freeze() }
+}
+
+/// The packets in what is sent.
+pub(super) fn packets(bytes: &[u8]) -> Vec<Packet> {
+    frames(bytes).iter().map(|packet| taken_apart(packet)).collect()
 }
 
 fn frames(mut bytes: &[u8]) -> Vec<Bytes> {
@@ -153,7 +173,7 @@ fn taken_apart(packet: &[u8]) -> Packet {
     Packet::Event { kind, path: decoder.string().unwrap() }
 }
 
-fn ok(xid: i32) -> Packet {
+pub(super) fn ok(xid: i32) -> Packet {
     Packet::Reply { xid, error: 0 }
 }
 
@@ -161,7 +181,7 @@ fn failed(xid: i32, code: ErrorCode) -> Packet {
     Packet::Reply { xid, error: code.number() }
 }
 
-fn event(kind: i32, path: &str) -> Packet {
+pub(super) fn event(kind: i32, path: &str) -> Packet {
     Packet::Event { kind, path: path.to_owned() }
 }
 
@@ -393,23 +413,15 @@ fn one_request_cannot_ask_for_more_than_a_reply_holds() {
     });
     bench.durable();
     bench.take(me);
-    bench.keeper.handle(
-        bench.now,
-        Input::Frame {
-            connection: me,
-            frame: {
-                let mut frame = BytesMut::new();
-                let mut encoder = Encoder::new(&mut frame);
-                encoder.int(3).int(op::MULTI_READ);
-                // The shortest there are: more than any bound that counts on longer ones.
-                for path in std::iter::repeat_n("", 70_000).chain(std::iter::repeat_n("/a", 1_000)) {
-                    encoder.int(op::GET_DATA).boolean(false).int(-1).string(path).boolean(false);
-                }
-                encoder.int(-1).boolean(true).int(-1);
-                frame.freeze()
-            },
-        },
-    );
+    let frame = frame(me, |encoder| {
+        encoder.int(3).int(op::MULTI_READ);
+        // The shortest there are: more than any bound that counts on longer ones.
+        for path in std::iter::repeat_n("", 70_000).chain(std::iter::repeat_n("/a", 1_000)) {
+            encoder.int(op::GET_DATA).boolean(false).int(-1).string(path).boolean(false);
+        }
+        encoder.int(-1).boolean(true).int(-1);
+    });
+    bench.keeper.handle(bench.now, frame);
     let sent: usize = bench.keeper.flush().sends.iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(sent > 4 << 20 && sent < 16 << 20, "{sent} bytes");
 }

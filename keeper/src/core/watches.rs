@@ -260,7 +260,7 @@ mod tests {
     const YOU: ConnectionId = ConnectionId(2);
 
     fn event(kind: EventKind, path: &str) -> Event {
-        Event { kind, path: path.to_owned(), acl: Acl::open().into() }
+        Event { kind, path: path.into(), acl: Acl::open().into() }
     }
 
     fn told(watches: &mut Watches, kind: EventKind, path: &str) -> Vec<u64> {

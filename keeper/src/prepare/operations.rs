@@ -7,7 +7,7 @@ use super::pending::State;
 use super::{At, Caller, Pending};
 use crate::tree::Tree;
 use crate::txn::{Change, Owner};
-use crate::wire::{Check, Create, CreateKind, Delete, ErrorCode, SetAcl, SetData, permission};
+use crate::wire::{Acl, Check, Create, CreateKind, Delete, ErrorCode, SetAcl, SetData, permission};
 use crate::{acl, path};
 
 /// Stands for any version.
@@ -34,7 +34,7 @@ impl Pending {
         };
         self.check_session(caller)?;
         check_shape(&path)?;
-        let acl = acl::fix(&acl, caller.ids)?;
+        let acl = acl::fix(acl, caller.ids)?;
         // The root is taken for its own child here, and so is told to exist already.
         let parent_path = path::parent(&path).unwrap_or(path::ROOT);
         let (parent_path, mut parent) = self.look(tree, parent_path).ok_or(ErrorCode::NoNode)?;
@@ -54,8 +54,9 @@ impl Pending {
         parent.children += 1;
         let parent_creations = parent.creations;
         self.put(at.zxid, parent_path, Some(parent));
+        let (path, acl): (Arc<str>, Arc<[Acl]>) = (path.into(), acl.into());
         let state = State {
-            acl: Arc::from(acl.as_slice()),
+            acl: Arc::clone(&acl),
             owner,
             mtime: at.now_ms,
             version: 0,
@@ -63,7 +64,7 @@ impl Pending {
             creations: 0,
             children: 0,
         };
-        self.put(at.zxid, Arc::from(path.as_str()), Some(state));
+        self.put(at.zxid, Arc::clone(&path), Some(state));
         Ok(Change::Create { path, data, acl, owner, parent_creations })
     }
 
@@ -88,8 +89,8 @@ impl Pending {
         if state.children > 0 {
             return Err(ErrorCode::NotEmpty);
         }
-        self.put_deleted(at.zxid, (parent_path, parent), key);
-        Ok(Change::Delete { path })
+        self.put_deleted(at.zxid, (parent_path, parent), Arc::clone(&key));
+        Ok(Change::Delete { path: key })
     }
 
     /// Remembers that a znode is deleted.
@@ -116,8 +117,8 @@ impl Pending {
         let version = next(state.version);
         state.version = version;
         state.mtime = at.now_ms;
-        self.put(at.zxid, key, Some(state));
-        Ok(Change::SetData { path, data, version })
+        self.put(at.zxid, Arc::clone(&key), Some(state));
+        Ok(Change::SetData { path: key, data, version })
     }
 
     pub(super) fn set_acl(
@@ -130,15 +131,16 @@ impl Pending {
         let SetAcl { path, acl, version } = set;
         self.check_session(caller)?;
         check_path(&path)?;
-        let acl = acl::fix(&acl, caller.ids)?;
+        let acl = acl::fix(acl, caller.ids)?;
         let (key, mut state) = self.look(tree, &path).ok_or(ErrorCode::NoNode)?;
         check_permission(&state, permission::ADMIN, caller)?;
         check_version(version, state.aversion)?;
         let version = next(state.aversion);
         state.aversion = version;
-        state.acl = Arc::from(acl.as_slice());
-        self.put(at.zxid, key, Some(state));
-        Ok(Change::SetAcl { path, acl, version })
+        state.acl = acl.into();
+        let acl = Arc::clone(&state.acl);
+        self.put(at.zxid, Arc::clone(&key), Some(state));
+        Ok(Change::SetAcl { path: key, acl, version })
     }
 
     pub(super) fn check(&self, tree: &Tree, check: &Check, caller: &Caller<'_>) -> Result<Change, ErrorCode> {

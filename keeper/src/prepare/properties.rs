@@ -128,7 +128,9 @@ fn take(world: &mut World, open: &mut BTreeSet<i64>, step: &Step) -> Option<Resu
         }
         Step::Close(session) if open.remove(session) => {
             // What is pending is deleted last within its bucket, so only the order depends on what was applied already.
-            let Change::CloseSession { mut ephemerals } = world.close(*session) else { panic!("a session ends") };
+            let Change::CloseSession { mut ephemerals } = world.close(*session) else {
+                panic!("a session ends")
+            };
             ephemerals.sort();
             Some(Ok(Change::CloseSession { ephemerals }))
         }
@@ -162,9 +164,9 @@ fn apply(world: &mut World, creations: &mut BTreeMap<String, i32>) {
                 EventKind::Created => {
                     let parent = path::parent(&event.path).expect("the root is not created");
                     *creations.entry(parent.to_owned()).or_default() += 1;
-                    creations.insert(event.path, 0);
+                    creations.insert(event.path.to_string(), 0);
                 }
-                EventKind::Deleted => drop(creations.remove(&event.path)),
+                EventKind::Deleted => drop(creations.remove(&*event.path)),
                 EventKind::DataChanged | EventKind::ChildrenChanged => {}
             }
         }

@@ -1,5 +1,7 @@
 //! What the server itself changes: sessions that end, and znodes that nobody needs.
 
+use std::sync::Arc;
+
 use super::tests::{World, create};
 use crate::txn::{Change, Owner};
 use crate::wire::{Create, CreateKind, Delete, ErrorCode, SetData, Write};
@@ -34,7 +36,7 @@ fn a_session_takes_its_ephemerals_with_it_pending_or_not() {
     }
     let Change::CloseSession { mut ephemerals } = world.close(1) else { panic!("a session ends") };
     ephemerals.sort();
-    assert_eq!(ephemerals, ["/again", "/kept", "/new", "/taken"]);
+    assert_eq!(ephemerals, ["/again", "/kept", "/new", "/taken"].map(Arc::from));
 
     // From then on it is over, and what was its own can be created by others.
     let late = world.prepare(1, &[], create_as("/late", CreateKind::Ephemeral));
@@ -77,7 +79,7 @@ fn ephemerals_are_deleted_in_the_order_of_zookeeper() {
             let letter = char::from(b"abcdefghijklmnopqrstuvwxyz"[index * 7 % 26]).to_string();
             format!("/o-{count}-{}{index}", letter.repeat(1 + index % 3))
         };
-        let expected: Vec<String> = order.iter().map(|index| name(*index)).collect();
+        let expected: Vec<Arc<str>> = order.iter().map(|index| name(*index).into()).collect();
         let mut world = World::new();
         for index in 0..count {
             world.prepare(1, &[], create_as(&name(index), CreateKind::Ephemeral)).expect("it is new");
@@ -111,7 +113,7 @@ fn a_container_goes_after_its_last_child() {
     world.prepare(1, &[], create_as("/c/b", CreateKind::Persistent)).expect("it is new");
     assert_eq!(world.reap("/c"), None);
     world.prepare(1, &[], delete("/c/b")).expect("it is there");
-    assert_eq!(world.reap("/c"), Some(Change::Delete { path: "/c".to_owned() }));
+    assert_eq!(world.reap("/c"), Some(Change::Delete { path: "/c".into() }));
     assert_eq!(world.reap("/c"), None, "it is gone by then");
     world.flush();
     assert_eq!(world.tree.idle(0, 9), [""; 0]);
@@ -143,7 +145,7 @@ fn a_ttl_znode_goes_when_nobody_has_set_it_for_long() {
     world.prepare(1, &[], delete("/t/a")).expect("it is there");
     world.flush();
     assert_eq!(world.tree.idle(1202, 9), ["/t"]);
-    assert_eq!(world.reap("/t"), Some(Change::Delete { path: "/t".to_owned() }));
+    assert_eq!(world.reap("/t"), Some(Change::Delete { path: "/t".into() }));
     assert_eq!(world.reap("/zookeeper"), None);
     world.flush();
     assert_eq!(world.tree.len(), 5);

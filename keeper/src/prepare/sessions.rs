@@ -29,7 +29,7 @@ impl Pending {
                 bytes = 0;
             }
             bytes += path.len();
-            ephemerals.push(path.to_string());
+            ephemerals.push(Arc::clone(&path));
             let parent = path::parent(&path).and_then(|parent| self.look(tree, parent));
             self.put_deleted(zxid, parent.expect("what is there has a parent"), path);
         }
@@ -52,8 +52,8 @@ impl Pending {
             return None;
         }
         let parent = path::parent(path).and_then(|parent| self.look(tree, parent));
-        self.put_deleted(zxid, parent.expect("what is there has a parent"), key);
-        Some(Change::Delete { path: path.to_owned() })
+        self.put_deleted(zxid, parent.expect("what is there has a parent"), Arc::clone(&key));
+        Some(Change::Delete { path: key })
     }
 }
 

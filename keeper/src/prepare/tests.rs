@@ -121,7 +121,7 @@ fn acl(permissions: i32, scheme: &str, id: &str) -> Vec<Acl> {
 }
 
 fn event(kind: EventKind, path: &str) -> Event {
-    Event { kind, path: path.to_owned(), acl: Acl::open().into() }
+    Event { kind, path: path.into(), acl: Acl::open().into() }
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_create_tells_its_path_and_stat_and_changes_its_parent() {
     assert_eq!(
         world.create("/a"),
         Ok(Applied {
-            outcome: Outcome::Created { path: "/a".to_owned(), stat },
+            outcome: Outcome::Created { path: "/a".into(), stat },
             events: vec![event(EventKind::Created, "/a"), event(EventKind::ChildrenChanged, "/")],
         })
     );
@@ -167,13 +167,13 @@ fn a_sequence_goes_on_below_zero_as_in_java() {
     let mut world = World::new();
     world.create("/a").expect("it is new");
     let created = |applied: Result<Applied, ErrorCode>| match applied.map(|applied| applied.outcome) {
-        Ok(Outcome::Created { path, .. }) => path,
+        Ok(Outcome::Created { path, .. }) => path.to_string(),
         other => panic!("{other:?}"),
     };
     let change = Change::Create {
-        path: "/a/x".to_owned(),
+        path: "/a/x".into(),
         data: None,
-        acl: Acl::open(),
+        acl: Acl::open().into(),
         owner: Owner::Nobody,
         parent_creations: i32::MAX,
     };
@@ -287,7 +287,7 @@ fn data_is_set_if_the_version_is_right() {
 fn a_version_is_never_any() {
     let mut world = World::new();
     world.create("/a").expect("it is new");
-    world.wait(1, Change::SetData { path: "/a".to_owned(), data: None, version: -2 });
+    world.wait(1, Change::SetData { path: "/a".into(), data: None, version: -2 });
     world.flush();
     world.ask(set("/a", b"", -2)).expect("the version is right");
     assert_eq!(world.stat("/a").version, 0);
@@ -376,7 +376,7 @@ fn a_failed_multi_leaves_nothing_and_tells_of_each_operation() {
     let Ok(Change::Create { path, .. }) = world.prepare(1, &[], sequential("/a/s-")) else {
         panic!("it is valid")
     };
-    assert_eq!(path, "/a/s-0000000001");
+    assert_eq!(&*path, "/a/s-0000000001");
 }
 
 #[test]
@@ -392,7 +392,7 @@ fn the_operations_of_a_multi_see_each_other() {
     let applied = world.ask(Write::Multi(ops)).expect("each is valid after those before it");
     let new =
         Stat { czxid: 1, mzxid: 1, ctime: 1000, mtime: 1000, data_length: 4, pzxid: 1, ..Stat::default() };
-    let created = |path: &str, stat| Outcome::Created { path: path.to_owned(), stat };
+    let created = |path: &str, stat| Outcome::Created { path: path.into(), stat };
     assert_eq!(
         applied,
         Applied {

@@ -67,6 +67,8 @@ pub(super) struct Owner {
     connections: HashMap<ConnectionId, Connection>,
     /// Those with packets that have to wait.
     stalled: BTreeSet<ConnectionId>,
+    /// Where among them the next turn begins.
+    turn: ConnectionId,
     /// The last zxid that was handed to the log.
     logged: i64,
     clock: Clock,
@@ -92,7 +94,7 @@ impl Owner {
         let logged = tree.last_zxid();
         let keeper = Keeper::new(tree, settings, clock.now());
         let (connections, stalled) = (HashMap::new(), BTreeSet::new());
-        Self { keeper, storage, connections, stalled, logged, clock, tick, facts }
+        Self { keeper, storage, connections, stalled, turn: ConnectionId(0), logged, clock, tick, facts }
     }
 
     /// Runs until the server is told to stop, or storage fails. Returns the storage, to be closed.
@@ -102,8 +104,10 @@ impl Owner {
         let mut events = Vec::with_capacity(BATCH);
         let (mut more, mut tick_due) = (false, None);
         loop {
-            // Nothing new is taken in before the log has room for what it comes to.
-            let keeps_up = self.storage.keeps_up();
+            // Nothing new is taken in before the log has room for what it comes to, and before all has been told of what is
+            // durable.
+            let is_behind = self.keeper.is_behind();
+            let keeps_up = self.storage.keeps_up() && !is_behind;
             tokio::select! {
                 changed = sources.durable.changed() => match changed {
                     Ok(()) => self.on_durable(&mut sources.durable),
@@ -115,7 +119,8 @@ impl Owner {
                 _ = tick.tick() => {
                     tick_due.get_or_insert_with(Instant::now);
                 }
-                () = std::future::ready(()), if more && keeps_up => {}
+                // Those who send what there is to be told may have to have this very thread.
+                () = tokio::task::yield_now(), if is_behind || (more && keeps_up) => {}
                 () = sources.stopping.cancelled() => break,
                 _ = sources.failure.wait_for(Option::is_some) => return self.storage,
             }
@@ -139,13 +144,19 @@ impl Owner {
     /// Waits until everything that was taken in is durable, and answers it.
     async fn finish(mut self, mut sources: Sources) -> Storage {
         let until = tokio::time::Instant::now() + DRAIN;
-        while self.keeper.tree().last_zxid() < self.logged {
+        while self.keeper.is_behind() || self.keeper.tree().last_zxid() < self.logged {
             self.storage.keeps_up();
             let failed = sources.failure.borrow().is_some();
-            if failed || !matches!(timeout_at(until, sources.durable.changed()).await, Ok(Ok(()))) {
+            let waits = !self.keeper.is_behind();
+            if failed || (waits && !matches!(timeout_at(until, sources.durable.changed()).await, Ok(Ok(()))))
+            {
                 break;
             }
             self.on_durable(&mut sources.durable);
+            self.carry_out();
+        }
+        // What was too much for one turn.
+        while !self.keeper.is_behind() && self.stalled.clone().into_iter().any(|id| self.resume(id)) {
             self.carry_out();
         }
         for connection in self.connections.values() {
@@ -156,7 +167,7 @@ impl Owner {
 
     fn on_durable(&mut self, durable: &mut watch::Receiver<i64>) {
         let zxid = *durable.borrow_and_update();
-        if zxid > self.keeper.tree().last_zxid() {
+        if zxid > self.keeper.tree().last_zxid() || self.keeper.is_behind() {
             self.keeper.handle(self.clock.now(), Input::Durable(zxid));
         }
     }
@@ -196,19 +207,10 @@ impl Owner {
     /// Hands a connection's packets to the keeper as long as it takes them, and has more read when there are none left.
     /// Whether any was handed over.
     fn take_in(&mut self, id: ConnectionId) -> bool {
+        let resumes = self.resume(id);
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         let before = connection.held.len();
-        let resumes = connection.is_waiting;
-        if resumes {
-            if !connection.link.outbox.has_room() {
-                self.stalled.insert(id);
-                return false;
-            }
-            connection.is_waiting = false;
-            self.keeper.resume(id);
-            self.stalled.remove(&id);
-        }
-        if before == 0 {
+        if connection.is_waiting || before == 0 {
             return resumes;
         }
         let now = self.clock.now();
@@ -228,12 +230,29 @@ impl Owner {
         true
     }
 
-    /// Takes up packets that had to wait. Whether that came to anything.
-    fn go_on(&mut self) -> bool {
-        if self.stalled.is_empty() {
+    /// Goes on with what a connection has to be answered, if that had to wait and there is room for it.
+    fn resume(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.is_waiting)
+        else {
+            return false;
+        };
+        if !connection.link.outbox.has_room() {
+            self.stalled.insert(id);
             return false;
         }
-        let stalled: Vec<_> = self.stalled.iter().copied().collect();
+        connection.is_waiting = false;
+        self.stalled.remove(&id);
+        self.keeper.resume(id);
+        true
+    }
+
+    /// Takes up packets that had to wait. Whether that came to anything.
+    fn go_on(&mut self) -> bool {
+        // Another one is the first each time: one turn may not be enough for all.
+        let (after, upto) = (self.stalled.range(self.turn..), self.stalled.range(..self.turn));
+        let stalled: Vec<_> = after.chain(upto).copied().collect();
+        let Some(ConnectionId(first)) = stalled.first().copied() else { return false };
+        self.turn = ConnectionId(first + 1);
         let mut progress = false;
         for id in stalled {
             progress |= self.take_in(id);

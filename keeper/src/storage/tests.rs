@@ -56,9 +56,9 @@ fn create(zxid: i64) -> Arc<Txn> {
         session: 7,
         time_ms: 1_000 + zxid,
         change: Change::Create {
-            path: format!("/node-{zxid}"),
+            path: format!("/node-{zxid}").into(),
             data: Some(Bytes::from(vec![b'x'; 200])),
-            acl: Acl::open(),
+            acl: Acl::open().into(),
             owner: Owner::Nobody,
             parent_creations: i32::try_from(zxid).expect("few"),
         },

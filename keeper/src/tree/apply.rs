@@ -76,9 +76,9 @@ impl Tree {
     #[allow(clippy::too_many_arguments, reason = "they are the fields of a creation")]
     fn create(
         &mut self,
-        path: &str,
+        path: &Arc<str>,
         data: Option<Bytes>,
-        acl: &[Acl],
+        acl: &Arc<[Acl]>,
         owner: Owner,
         parent_creations: i32,
         at: At,
@@ -87,17 +87,19 @@ impl Tree {
         let Some(parent_path) = path::parent(path) else { return Outcome::Done };
         let (key, before) = match self.nodes.get_key_value(path) {
             Some((key, node)) => (Arc::clone(key), Some(Arc::clone(node))),
-            None => (Arc::from(path), None),
+            None => (Arc::clone(path), None),
         };
-        let Some(parent) = self.nodes.get_mut(parent_path) else { return Outcome::Done };
+        let Some((parent_key, parent)) = self.nodes.get_key_value_mut(parent_path) else {
+            return Outcome::Done;
+        };
         let parent = Arc::make_mut(parent);
         parent.children.insert(Arc::clone(&key));
         parent.creations = parent_creations;
         parent.pzxid = at.zxid;
-        let parent_acl = Arc::clone(&parent.acl);
         if parent.owner == Owner::Container {
             self.idle_containers.remove(parent_path);
         }
+        let (path_of_parent, parent_acl) = (Arc::clone(parent_key), Arc::clone(&parent.acl));
         let node = Node {
             data,
             acl: self.share(acl),
@@ -117,20 +119,19 @@ impl Tree {
             self.unindex(&key, before);
         }
         self.index(&key, &node);
-        self.nodes.insert(key, Arc::new(node));
+        self.nodes.insert(Arc::clone(&key), Arc::new(node));
         self.count_stats(path);
         self.account(path, i64::from(before.is_none()), before.map_or(0, |before| before.data_len()), bytes);
-        events.push(Event { kind: EventKind::Created, path: path.to_owned(), acl: node_acl });
-        let path_of_parent = parent_path.to_owned();
+        events.push(Event { kind: EventKind::Created, path: Arc::clone(&key), acl: node_acl });
         events.push(Event { kind: EventKind::ChildrenChanged, path: path_of_parent, acl: parent_acl });
-        Outcome::Created { path: path.to_owned(), stat }
+        Outcome::Created { path: key, stat }
     }
 
     fn delete(&mut self, path: &str, at: At, events: &mut Vec<Event>) {
         let Some((key, node)) = self.nodes.remove_with_key(path) else { return };
         self.unindex(&key, &node);
         self.account(path, -1, node.data_len(), 0);
-        events.push(Event { kind: EventKind::Deleted, path: path.to_owned(), acl: Arc::clone(&node.acl) });
+        events.push(Event { kind: EventKind::Deleted, path: key, acl: Arc::clone(&node.acl) });
 
         let Some(parent_path) = path::parent(path) else { return };
         let Some((parent_key, parent)) = self.nodes.get_key_value_mut(parent_path) else { return };
@@ -140,8 +141,8 @@ impl Tree {
         if parent.is_idle_container() {
             self.idle_containers.insert(Arc::clone(parent_key));
         }
-        let acl = Arc::clone(&parent.acl);
-        events.push(Event { kind: EventKind::ChildrenChanged, path: parent_path.to_owned(), acl });
+        let (path, acl) = (Arc::clone(parent_key), Arc::clone(&parent.acl));
+        events.push(Event { kind: EventKind::ChildrenChanged, path, acl });
     }
 
     fn set_data(
@@ -159,18 +160,19 @@ impl Tree {
         node.version = version;
         node.mzxid = at.zxid;
         node.mtime = at.time_ms;
-        let (stat, bytes, acl) = (node.stat(), node.data_len(), Arc::clone(&node.acl));
+        let (stat, bytes) = (node.stat(), node.data_len());
         if let (Some(before), Some(deadline)) = (deadline_before, node.deadline()) {
             self.deadlines.remove(&(before, Arc::clone(key)));
             self.deadlines.insert((deadline, Arc::clone(key)));
         }
+        let (key, acl) = (Arc::clone(key), Arc::clone(&node.acl));
         self.data_bytes = self.data_bytes - bytes_before as u64 + bytes as u64;
         self.account(path, 0, bytes_before, bytes);
-        events.push(Event { kind: EventKind::DataChanged, path: path.to_owned(), acl });
+        events.push(Event { kind: EventKind::DataChanged, path: key, acl });
         Outcome::Stat(stat)
     }
 
-    fn set_acl(&mut self, path: &str, acl: &[Acl], version: i32) -> Outcome {
+    fn set_acl(&mut self, path: &str, acl: &Arc<[Acl]>, version: i32) -> Outcome {
         let shared = self.share(acl);
         let Some(node) = self.nodes.get_mut(path) else {
             self.release(&shared);

@@ -102,7 +102,7 @@ impl Tree {
         };
         let node = Node {
             data: Some(Bytes::new()),
-            acl: self.share(&acl),
+            acl: self.share(&acl.into()),
             children: node::Children::none(),
             owner: Owner::Nobody,
             czxid: 0,
@@ -202,14 +202,13 @@ impl Tree {
     }
 
     /// The ACL, shared with all znodes that have an equal one. Each call is to have its [`Self::release`].
-    fn share(&mut self, acl: &[Acl]) -> Arc<[Acl]> {
+    fn share(&mut self, acl: &Arc<[Acl]>) -> Arc<[Acl]> {
         if let Some((shared, users)) = self.acls.get_key_value_mut(acl) {
             *users += 1;
             return Arc::clone(shared);
         }
-        let shared: Arc<[Acl]> = Arc::from(acl);
-        self.acls.insert(Arc::clone(&shared), 1);
-        shared
+        self.acls.insert(Arc::clone(acl), 1);
+        Arc::clone(acl)
     }
 
     fn release(&mut self, acl: &[Acl]) {

@@ -28,7 +28,7 @@ impl World {
         let data = data.map(Bytes::from);
         self.apply(
             1,
-            Change::Create { path: path.to_owned(), data, acl: Acl::open(), owner, parent_creations },
+            Change::Create { path: path.into(), data, acl: Acl::open().into(), owner, parent_creations },
         );
     }
 
@@ -38,11 +38,11 @@ impl World {
 
     fn set(&mut self, path: &str, data: &'static str) {
         let version = self.0.get(path).map_or(0, |node| node.version) + 1;
-        self.apply(1, Change::SetData { path: path.to_owned(), data: Some(Bytes::from(data)), version });
+        self.apply(1, Change::SetData { path: path.into(), data: Some(Bytes::from(data)), version });
     }
 
     fn delete(&mut self, path: &str) {
-        self.apply(1, Change::Delete { path: path.to_owned() });
+        self.apply(1, Change::Delete { path: path.into() });
     }
 
     fn data(&self, path: &str) -> String {
@@ -179,7 +179,7 @@ fn sample() -> Tree {
     world.create("/zookeeper/quota/c/zookeeper_stats", "");
     let acl =
         vec![Acl { permissions: 3, id: Id::new("digest", "a:b") }, Acl { permissions: -1, id: Id::anyone() }];
-    world.apply(1, Change::SetAcl { path: "/e".to_owned(), acl, version: 1 });
+    world.apply(1, Change::SetAcl { path: "/e".into(), acl: acl.into(), version: 1 });
     world.0
 }
 

@@ -18,7 +18,7 @@ pub use request::{
     SetData, SetWatches, WatchKind, WatchMode, Write,
 };
 pub(crate) use response::framed;
-pub use response::{OpResult, Reply, encode_notification, encode_reply};
+pub use response::{NameList, OpResult, Reply, encode_reply, notification};
 
 /// Most bytes of a packet after its length, as ZooKeeper's `jute.maxbuffer`.
 pub const MAX_PACKET: u32 = 0x000f_ffff;

@@ -1,5 +1,7 @@
 //! What clients are sent.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use super::records::{Acl, EventKind, Id, Stat};
@@ -12,9 +14,9 @@ pub enum Reply {
     /// Nothing but the header (`delete`, `ping`, `auth`, `setWatches`, …).
     Empty,
     /// `create`, `sync`: a path.
-    Path(String),
+    Path(Arc<str>),
     /// `create2`, `createContainer`, `createTTL`.
-    PathAndStat(String, Stat),
+    PathAndStat(Arc<str>, Stat),
     /// `exists`, `setData`, `setACL`.
     Stat(Stat),
     /// `getData`.
@@ -22,9 +24,9 @@ pub enum Reply {
     /// `getACL`.
     Acl(Vec<Acl>, Stat),
     /// `getChildren`, `getEphemerals`.
-    Names(Vec<String>),
+    Names(NameList),
     /// `getChildren2`.
-    NamesAndStat(Vec<String>, Stat),
+    NamesAndStat(NameList, Stat),
     /// `getAllChildrenNumber`, `addWatch`.
     Number(i32),
     /// `whoAmI`: what is shown of each identity.
@@ -41,7 +43,7 @@ pub enum OpResult {
         /// The type that the result is announced with.
         op: i32,
         /// The path, with its number if it is sequential.
-        path: String,
+        path: Arc<str>,
         /// Its stat, if the type has one.
         stat: Option<Stat>,
     },
@@ -54,9 +56,40 @@ pub enum OpResult {
     /// `getData`.
     Data(Option<Bytes>, Stat),
     /// `getChildren`.
-    Names(Vec<String>),
+    Names(NameList),
     /// The operation failed (or, with 0, would have succeeded, had not another failed).
     Error(i32),
+}
+
+/// Names or paths, as they are sent: how many, and each as a string.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NameList(BytesMut);
+
+impl NameList {
+    /// How many bytes it is.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encode(&self, encoder: &mut Encoder<'_>) {
+        encoder.raw(&self.0);
+    }
+}
+
+impl<'a> FromIterator<&'a str> for NameList {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        let mut list = BytesMut::new();
+        let mut encoder = Encoder::new(&mut list);
+        encoder.int(0);
+        let mut count = 0_u32;
+        for name in names {
+            encoder.string(name);
+            count += 1;
+        }
+        list[..4].copy_from_slice(&count.to_be_bytes());
+        Self(list)
+    }
 }
 
 /// Appends a framed reply to `out`.
@@ -70,14 +103,17 @@ pub fn encode_reply(out: &mut BytesMut, xid: i32, zxid: i64, result: &Result<Rep
     });
 }
 
-/// Appends a framed watch event to `out`.
-pub fn encode_notification(out: &mut BytesMut, zxid: i64, kind: EventKind, path: &str) {
+/// A framed watch event.
+#[must_use]
+pub fn notification(zxid: i64, kind: EventKind, path: &str) -> Bytes {
     /// `KeeperState.SyncConnected`.
     const CONNECTED: i32 = 3;
-    framed(out, |encoder| {
+    let mut out = BytesMut::with_capacity(path.len() + 32);
+    framed(&mut out, |encoder| {
         encoder.int(xid::NOTIFICATION).long(zxid).int(0);
         encoder.int(kind as i32).int(CONNECTED).string(path);
     });
+    out.freeze()
 }
 
 /// Appends what `write` writes, with its length before it.
@@ -105,9 +141,9 @@ impl Reply {
                 acl.iter().for_each(|acl| acl.encode(encoder));
                 stat.encode(encoder);
             }
-            Self::Names(names) => encode_names(names, encoder),
+            Self::Names(names) => names.encode(encoder),
             Self::NamesAndStat(names, stat) => {
-                encode_names(names, encoder);
+                names.encode(encoder);
                 stat.encode(encoder);
             }
             Self::Number(number) => {
@@ -122,13 +158,6 @@ impl Reply {
                 encoder.int(-1).boolean(true).int(-1);
             }
         }
-    }
-}
-
-fn encode_names(names: &[String], encoder: &mut Encoder<'_>) {
-    encoder.length(names.len());
-    for name in names {
-        encoder.string(name);
     }
 }
 
@@ -154,7 +183,7 @@ impl OpResult {
             Self::Deleted | Self::Checked => {}
             Self::Set(stat) => stat.encode(encoder),
             Self::Data(data, stat) => stat.encode(encoder.buffer(data.as_deref())),
-            Self::Names(names) => encode_names(names, encoder),
+            Self::Names(names) => names.encode(encoder),
             Self::Error(code) => {
                 encoder.int(*code);
             }
