@@ -90,6 +90,28 @@ pub fn name(path: &str) -> &str {
     path.rfind('/').map_or(path, |slash| &path[slash + 1..])
 }
 
+/// The deepest of some paths that `path` is, or is below of. `last_upto` is to find the last of them, in order, that does not
+/// come after the path that it is given.
+///
+/// It looks at those paths, not at everything that is above `path`, which may be very deep.
+pub fn deepest_above<'a>(path: &str, last_upto: impl Fn(&str) -> Option<&'a str>) -> Option<&'a str> {
+    let mut upto = path;
+    loop {
+        let found = last_upto(upto)?;
+        let common = found.bytes().zip(path.bytes()).take_while(|(one, other)| one == other).count();
+        let is_whole = common > 0 && matches!(path.as_bytes().get(common), None | Some(b'/'));
+        if common == found.len() && (is_whole || found == ROOT) {
+            return Some(found);
+        }
+        // What is above `path` and comes before what was found has at most so much in common with it.
+        upto = match path.as_bytes()[..=common].iter().rposition(|byte| *byte == b'/')? {
+            0 if upto == ROOT => return None,
+            0 => ROOT,
+            slash => &path[..slash],
+        };
+    }
+}
+
 /// Whether a path is one of those that are always there and cannot be deleted.
 #[must_use]
 pub fn is_permanent(path: &str) -> bool {
@@ -98,6 +120,10 @@ pub fn is_permanent(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeSet;
+    use std::ops::Bound;
+
     use super::*;
 
     #[test]
@@ -143,6 +169,44 @@ mod tests {
         for (path, error) in invalid {
             assert_eq!(validate(path), Err(error), "{path:?}");
         }
+    }
+
+    #[test]
+    fn the_deepest_of_some_paths_above_another_is_found_without_a_look_at_all_that_are_above() {
+        let names = ["", "!", "a", "a!", "ab", "b"];
+        let mut paths: Vec<String> =
+            vec!["/".to_owned(), "/a".to_owned(), "/a!".to_owned(), "/ab".to_owned()];
+        for (one, other) in names.iter().flat_map(|one| names.iter().map(move |other| (one, other))) {
+            paths.extend([format!("/{one}/{other}"), format!("/a/{one}/{other}")]);
+        }
+        // All sets of three of them, strange ones too: who watches may name any.
+        for path in paths.iter().filter(|path| validate(path).is_ok()) {
+            for (index, third) in paths.iter().enumerate() {
+                let set: BTreeSet<&str> =
+                    ["", third, &paths[index * 7 % paths.len()], &paths[index * 5 % paths.len()]].into();
+                let is_above =
+                    |one: &&str| *one == path || path.starts_with(&format!("{}/", one.trim_end_matches('/')));
+                let expected = set
+                    .iter()
+                    .copied()
+                    .filter(|one| validate(one).is_ok())
+                    .filter(is_above)
+                    .max_by_key(|one| one.len());
+                let looks = Cell::new(0);
+                let found = deepest_above(path, |upto| {
+                    looks.set(looks.get() + 1);
+                    set.range::<str, _>((Bound::Unbounded, Bound::Included(upto))).next_back().copied()
+                });
+                assert_eq!(found, expected, "{path:?} among {set:?}");
+                assert!(looks.get() <= set.len() + 1, "{} looks for {path:?} among {set:?}", looks.get());
+            }
+        }
+        let (deep, looks) = ("/a".repeat(100_000), Cell::new(0));
+        let found = deepest_above(&deep, |upto| {
+            looks.set(looks.get() + 1);
+            ["/", "/a/0"].into_iter().rfind(|one| *one <= upto)
+        });
+        assert_eq!((found, looks.get()), (Some("/"), 2));
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! several modes on one path; a recursive watch stands in the first table only, so it never tells of changed children.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::ConnectionId;
+use crate::path;
 use crate::txn::Event;
 use crate::wire::{EventKind, WatchKind, WatchMode};
 
@@ -45,8 +47,8 @@ impl Modes {
 struct Table {
     by_path: HashMap<Arc<str>, BTreeMap<ConnectionId, Modes>>,
     by_watcher: BTreeMap<ConnectionId, BTreeSet<Arc<str>>>,
-    /// How many recursive watches there are: without any, nobody looks at a znode's ancestors.
-    recursive: usize,
+    /// Whose recursive watches are where.
+    recursive: BTreeMap<Arc<str>, BTreeSet<ConnectionId>>,
 }
 
 impl Table {
@@ -59,21 +61,14 @@ impl Table {
         if modes.has(mode) {
             return;
         }
-        self.recursive += usize::from(mode == WatchMode::Recursive);
-        if let Some(watchers) = self.by_path.get_mut(path) {
-            watchers.insert(watcher, modes.with(mode));
-            if !modes.is_empty() {
-                return;
-            }
-        }
         let path = match self.by_path.get_key_value(path) {
             Some((path, _)) => Arc::clone(path),
-            None => {
-                let path: Arc<str> = path.into();
-                self.by_path.insert(Arc::clone(&path), BTreeMap::from([(watcher, modes.with(mode))]));
-                path
-            }
+            None => path.into(),
         };
+        self.by_path.entry(Arc::clone(&path)).or_default().insert(watcher, modes.with(mode));
+        if mode == WatchMode::Recursive {
+            self.recursive.entry(Arc::clone(&path)).or_default().insert(watcher);
+        }
         self.by_watcher.entry(watcher).or_default().insert(path);
     }
 
@@ -103,7 +98,13 @@ impl Table {
         if modes.is_empty() || left == modes {
             return false;
         }
-        self.recursive -= usize::from(modes.has(WatchMode::Recursive) && !left.has(WatchMode::Recursive));
+        if modes.has(WatchMode::Recursive) && !left.has(WatchMode::Recursive) {
+            let watchers = self.recursive.get_mut(path).expect("a recursive watch is known");
+            watchers.remove(&watcher);
+            if watchers.is_empty() {
+                self.recursive.remove(path);
+            }
+        }
         self.set(path, watcher, left);
         true
     }
@@ -128,25 +129,17 @@ impl Table {
                 self.set(path, watcher, left);
             }
         }
-        if self.recursive > 0 {
-            for ancestor in ancestors(path) {
-                let Some(watchers) = self.by_path.get(ancestor) else { continue };
-                let recursive = watchers.iter().filter(|(_, modes)| modes.has(WatchMode::Recursive));
-                concerned.extend(recursive.map(|(&watcher, _)| watcher));
-            }
+        let last_upto = |path: &str| {
+            let upto = (Bound::Unbounded, Bound::Included(path));
+            self.recursive.range::<str, _>(upto).next_back().map(|(path, _)| &**path)
+        };
+        let mut above = path::parent(path);
+        while let Some(found) = above.and_then(|above| path::deepest_above(above, last_upto)) {
+            concerned.extend(&self.recursive[found]);
+            above = path::parent(found);
         }
         concerned
     }
-}
-
-/// The paths above `path`, from its parent up to the root.
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(path), |&path| match path.rfind('/') {
-        Some(0) if path.len() > 1 => Some("/"),
-        Some(0) | None => None,
-        Some(end) => Some(&path[..end]),
-    })
-    .skip(1)
 }
 
 /// All watches of a server.
@@ -268,13 +261,6 @@ mod tests {
     }
 
     #[test]
-    fn ancestors_go_up_to_the_root() {
-        assert_eq!(ancestors("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
-        assert_eq!(ancestors("/a").collect::<Vec<_>>(), ["/"]);
-        assert_eq!(ancestors("/").count(), 0);
-    }
-
-    #[test]
     fn standard_watches_fire_once_and_a_deletion_is_told_once() {
         let mut watches = Watches::default();
         watches.watch_data("/a", ME);
@@ -302,6 +288,20 @@ mod tests {
     }
 
     #[test]
+    fn all_recursive_watches_above_a_path_are_found_however_deep_it_is() {
+        let mut watches = Watches::default();
+        let deep = "/a".repeat(200_000);
+        for (number, path) in
+            (1..).zip(["/", "/a!", "/a", "/a/a", "/a/a/b", "/a/a!/b", &deep, "nonsense", ""])
+        {
+            watches.add(path, ConnectionId(number), WatchMode::Recursive);
+        }
+        assert_eq!(told(&mut watches, EventKind::DataChanged, &deep), [1, 3, 4, 7]);
+        assert_eq!(told(&mut watches, EventKind::DataChanged, "/a/a!/b"), [1, 3, 6]);
+        assert_eq!(told(&mut watches, EventKind::DataChanged, "/a!"), [1, 2]);
+    }
+
+    #[test]
     fn modes_on_one_path_are_kept_and_removed_one_by_one() {
         let mut watches = Watches::default();
         watches.watch_data("/a", ME);
@@ -317,6 +317,6 @@ mod tests {
         );
         watches.remove_watcher(ME);
         assert!(!watches.contains("/a", ME, WatchKind::Any));
-        assert_eq!((watches.data.recursive, watches.data.by_path.len()), (0, 0));
+        assert!(watches.data.recursive.is_empty() && watches.data.by_path.is_empty());
     }
 }

@@ -118,8 +118,7 @@ impl Tree {
         if let Some(before) = &before {
             self.unindex(&key, before);
         }
-        self.index(&key, &node);
-        self.nodes.insert(Arc::clone(&key), Arc::new(node));
+        self.place(&key, node);
         self.count_stats(path);
         self.account(path, i64::from(before.is_none()), before.map_or(0, |before| before.data_len()), bytes);
         events.push(Event { kind: EventKind::Created, path: Arc::clone(&key), acl: node_acl });
@@ -167,6 +166,7 @@ impl Tree {
         }
         let (key, acl) = (Arc::clone(key), Arc::clone(&node.acl));
         self.data_bytes = self.data_bytes - bytes_before as u64 + bytes as u64;
+        self.change_sums(path, bytes_before, bytes);
         self.account(path, 0, bytes_before, bytes);
         events.push(Event { kind: EventKind::DataChanged, path: key, acl });
         Outcome::Stat(stat)

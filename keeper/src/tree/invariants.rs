@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::sums::{LONG, Sum};
 use super::{Tree, path};
 use crate::txn::Owner;
 use crate::wire::Acl;
@@ -14,6 +15,7 @@ impl Tree {
     /// If it contradicts itself.
     pub(crate) fn check_invariants(&self) {
         self.check_children();
+        self.check_sums();
         let mut acls: BTreeMap<Arc<[Acl]>, u64> = BTreeMap::new();
         let (mut ephemerals, mut deadlines, mut idle, mut quotas) = (vec![], vec![], vec![], vec![]);
         let mut data_bytes = 0;
@@ -42,6 +44,30 @@ impl Tree {
         assert_eq!(self.data_bytes, data_bytes as u64, "bytes of paths and data");
     }
 
+    fn check_sums(&self) {
+        let starts: Vec<_> = self.sums.stretches().map(|(start, _)| start).collect();
+        assert_eq!(
+            starts.first().map(|start| &***start),
+            Some(""),
+            "the first stretch begins before all paths"
+        );
+        for (index, (start, sum)) in self.sums.stretches().enumerate() {
+            let mut actual = Sum::default();
+            let is_within =
+                |path: &Arc<str>| path >= start && starts.get(index + 1).is_none_or(|end| path < *end);
+            self.nodes
+                .iter()
+                .filter(|(path, _)| is_within(path))
+                .for_each(|(_, node)| actual += Sum::of(node));
+            assert_eq!(*sum, actual, "the stretch from {start:?}");
+            assert!(
+                sum.znodes <= LONG && (index == 0 || sum.znodes > 0),
+                "{} in the stretch from {start:?}",
+                sum.znodes
+            );
+        }
+    }
+
     fn check_children(&self) {
         let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for path in self.nodes.keys() {
@@ -57,9 +83,16 @@ impl Tree {
             assert_eq!(stat.num_children as usize, expected.len(), "numChildren of {path}");
             assert_eq!(stat.cversion, 2 * node.creations - stat.num_children, "cversion of {path}");
             let prefix = if &**path == "/" { String::from("/") } else { format!("{path}/") };
-            let below =
-                self.nodes.keys().filter(|other| other.len() > prefix.len() && other.starts_with(&prefix));
-            assert_eq!(self.all_children_number(path), below.count(), "what is below {path}");
+            let mut below = Sum::default();
+            let is_below = |other: &Arc<str>| other.len() > prefix.len() && other.starts_with(&prefix);
+            self.nodes
+                .iter()
+                .filter(|(other, _)| is_below(other))
+                .for_each(|(_, node)| below += Sum::of(node));
+            assert_eq!(self.all_children_number(path), below.znodes, "what is below {path}");
+            if &**path != "/" {
+                assert_eq!(self.sum_below(path), below, "what is below {path}");
+            }
         }
         assert_eq!(children, BTreeMap::new(), "znodes without a parent");
     }

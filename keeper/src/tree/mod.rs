@@ -10,13 +10,13 @@ mod idle;
 mod node;
 mod quota;
 mod snapshot;
+mod sums;
 
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use imbl::{OrdMap, OrdSet};
 pub use node::{Names, Node};
 pub use snapshot::DecodeError;
 
+use self::sums::{Sum, Sums};
 use crate::path;
 use crate::txn::Owner;
 use crate::wire::{Acl, Id, permission};
@@ -44,6 +45,7 @@ pub struct Tree {
     acls: OrdMap<Arc<[Acl]>, u64>,
     /// The roots of what quotas are set on.
     quotas: OrdSet<Arc<str>>,
+    sums: Sums,
     /// Bytes of all paths and data.
     data_bytes: u64,
     last_zxid: i64,
@@ -86,6 +88,7 @@ impl Tree {
             deadlines: OrdSet::new(),
             acls: OrdMap::new(),
             quotas: OrdSet::new(),
+            sums: Sums::new(),
             data_bytes: 0,
             last_zxid: 0,
             nothing: Arc::from(""),
@@ -118,8 +121,7 @@ impl Tree {
         if let Some(parent) = path::parent(path).and_then(|parent| self.nodes.get_mut(parent)) {
             Arc::make_mut(parent).children.insert(Arc::clone(&key));
         }
-        self.index(&key, &node);
-        self.nodes.insert(key, Arc::new(node));
+        self.place(&key, node);
     }
 
     /// A znode. The empty path is the root's other name, as in ZooKeeper.
@@ -187,18 +189,10 @@ impl Tree {
         self.data_bytes
     }
 
-    /// How many znodes are below a path, at any depth. Takes as long as there are many.
+    /// How many znodes are below a path, at any depth.
     #[must_use]
     pub fn all_children_number(&self, path: &str) -> usize {
-        if matches!(path, "" | path::ROOT) { self.len() - 1 } else { self.below(path).count() }
-    }
-
-    /// Everything below a path (other than the root), at any depth, in order.
-    fn below(&self, path: &str) -> impl Iterator<Item = (&Arc<str>, &Arc<Node>)> {
-        // '0' is the character after '/'.
-        let (first, end) = (format!("{path}/"), format!("{path}0"));
-        let range = (Bound::Excluded(first.as_str()), Bound::Excluded(end.as_str()));
-        self.nodes.range::<_, str>(range)
+        if matches!(path, "" | path::ROOT) { self.len() - 1 } else { self.sum_below(path).znodes }
     }
 
     /// The ACL, shared with all znodes that have an equal one. Each call is to have its [`Self::release`].
@@ -217,6 +211,14 @@ impl Tree {
         if *users == 0 {
             self.acls.remove(acl);
         }
+    }
+
+    /// Puts a znode where none is, and remembers what is told of it apart from itself.
+    fn place(&mut self, path: &Arc<str>, node: Node) {
+        self.index(path, &node);
+        let sum = Sum::of(&node);
+        self.nodes.insert(Arc::clone(path), Arc::new(node));
+        self.add_to_sums(path, sum);
     }
 
     /// Remembers what is told of a znode apart from itself.
@@ -238,6 +240,7 @@ impl Tree {
 
     /// Forgets what is told of a znode apart from itself.
     fn unindex(&mut self, path: &Arc<str>, node: &Node) {
+        self.take_from_sums(path, Sum::of(node));
         self.data_bytes -= bytes_of(path, node);
         self.release(&node.acl);
         if let Owner::Session(session) = node.owner {

@@ -5,19 +5,20 @@
 //! how many bytes they hold; the server keeps it up to date. Nobody is stopped by a limit: so it is in ZooKeeper, too,
 //! unless it is told otherwise (`enforceQuota`).
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Tree;
+use super::sums::Sum;
 use crate::path;
 
 const LIMITS: &str = "/zookeeper_limits";
 const STATS: &str = "/zookeeper_stats";
-const COUNT: &str = "count";
-const BYTES: &str = "bytes";
+const COUNT: &[u8] = b"count";
+const BYTES: &[u8] = b"bytes";
+const BYTE_HARD_LIMIT: &[u8] = b"byteHardLimit";
+const COUNT_HARD_LIMIT: &[u8] = b"countHardLimit";
 
 /// The path that a quota is set on, if this is the znode that sets one.
 pub(super) fn root_of_limits(path: &str) -> Option<&str> {
@@ -30,12 +31,8 @@ fn root_of<'a>(path: &'a str, name: &str) -> Option<&'a str> {
 
 impl Tree {
     /// The deepest path with a quota that this one is, or is below of.
-    fn quota_on<'a>(&self, path: &'a str) -> Option<&'a str> {
-        if self.quotas.is_empty() {
-            return None;
-        }
-        let prefixes = std::iter::successors(Some(path), |path| path::parent(path));
-        prefixes.into_iter().find(|path| self.quotas.contains(*path))
+    fn quota_on(&self, path: &str) -> Option<&str> {
+        path::deepest_above(path, |upto| self.quotas.get_prev(upto).map(|root| &**root))
     }
 
     /// Adds to the stats of the quota that a path is under, if it is under one.
@@ -45,25 +42,23 @@ impl Tree {
         let Some(node) = self.nodes.get(stats_path.as_str()) else { return };
         let difference = bytes as i64 - bytes_before as i64;
         let mut stats = Stats::parse(node.data().map_or(&[], |data| data));
-        stats.set(COUNT, stats.get(COUNT).wrapping_add(count));
-        stats.set(BYTES, stats.get(BYTES).wrapping_add(difference));
+        stats.count = stats.count.wrapping_add(count);
+        stats.bytes = stats.bytes.wrapping_add(difference);
         self.write_stats(&stats_path, &stats);
     }
 
     /// If `path` is where the stats of a quota are, counts what is there by now.
     pub(super) fn count_stats(&mut self, path: &str) {
         let Some(root) = root_of(path, STATS) else { return };
-        let mut stats = Stats::parse(&[]);
-        let (mut count, mut bytes) = (0, 0);
+        let mut sum = Sum::default();
         if let Some(node) = self.nodes.get(root) {
-            for node in std::iter::once(node).chain(self.below(root).map(|(_, node)| node)) {
-                count += 1;
-                bytes += node.data_len() as i64;
-            }
+            sum = self.sum_below(root);
+            sum += Sum::of(node);
         }
-        stats.set(COUNT, count);
-        stats.set(BYTES, bytes);
-        self.write_stats(path, &stats);
+        self.write_stats(
+            path,
+            &Stats { count: sum.znodes as i64, bytes: sum.bytes as i64, ..Stats::default() },
+        );
     }
 
     /// Sets the data of the znode, and nothing else of it: nobody has asked for this change, nobody is told.
@@ -72,43 +67,62 @@ impl Tree {
         let node = Arc::make_mut(node);
         let before = node.data_len();
         node.data = Some(Bytes::from(stats.to_string()));
-        self.data_bytes = self.data_bytes - before as u64 + node.data_len() as u64;
+        let bytes = node.data_len();
+        self.data_bytes = self.data_bytes - before as u64 + bytes as u64;
+        self.change_sums(path, before, bytes);
     }
 }
 
-/// What a quota's znodes say: `count=N,bytes=N`, and perhaps `=;KEY=N;KEY=N`.
-struct Stats(BTreeMap<String, i64>);
+/// What a quota's znodes say: `count=N,bytes=N`, and perhaps `=;byteHardLimit=N;countHardLimit=N`. Without a number it is -1.
+///
+/// It is clients who write this. What is not understood, keys that nobody knows included, is gone when the server writes it
+/// the next time: so it stays short.
+struct Stats {
+    count: i64,
+    bytes: i64,
+    byte_hard_limit: Option<i64>,
+    count_hard_limit: Option<i64>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { count: -1, bytes: -1, byte_hard_limit: None, count_hard_limit: None }
+    }
+}
 
 impl Stats {
-    /// Reads what can be understood: it is clients who write this.
     fn parse(data: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(data);
-        let pairs = text.split([',', ';']).filter_map(|pair| {
-            let mut parts = pair.split('=');
-            let (key, value) = (parts.next().filter(|key| !key.is_empty())?, parts.next()?);
-            let value = if value.is_empty() { -1 } else { value.parse().ok()? };
-            Some((key.to_owned(), value))
-        });
-        Self(pairs.collect())
-    }
-
-    fn get(&self, key: &str) -> i64 {
-        self.0.get(key).copied().unwrap_or(-1)
-    }
-
-    fn set(&mut self, key: &str, value: i64) {
-        self.0.insert(key.to_owned(), value);
+        let mut stats = Self::default();
+        for pair in data.split(|byte| matches!(byte, b',' | b';')) {
+            let mut parts = pair.split(|byte| *byte == b'=');
+            let (Some(key), Some(value)) = (parts.next(), parts.next()) else { continue };
+            let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            let Some(number) = number.or_else(|| value.is_empty().then_some(-1)) else { continue };
+            match key {
+                COUNT => stats.count = number,
+                BYTES => stats.bytes = number,
+                BYTE_HARD_LIMIT => stats.byte_hard_limit = Some(number),
+                COUNT_HARD_LIMIT => stats.count_hard_limit = Some(number),
+                _ => {}
+            }
+        }
+        stats
     }
 }
 
 impl std::fmt::Display for Stats {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{COUNT}={},{BYTES}={}", self.get(COUNT), self.get(BYTES))?;
-        let mut others = String::new();
-        for (key, value) in self.0.iter().filter(|(key, _)| !matches!(key.as_str(), COUNT | BYTES)) {
-            write!(others, ";{key}={value}")?;
-        }
+        write!(out, "count={},bytes={}", self.count, self.bytes)?;
         // Clients that do not know of other keys stop reading at the second '='.
-        if others.is_empty() { Ok(()) } else { write!(out, "={others}") }
+        let mut before = "=;";
+        for (key, limit) in
+            [("byteHardLimit", self.byte_hard_limit), ("countHardLimit", self.count_hard_limit)]
+        {
+            if let Some(limit) = limit {
+                write!(out, "{before}{key}={limit}")?;
+                before = ";";
+            }
+        }
+        Ok(())
     }
 }

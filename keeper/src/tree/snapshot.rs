@@ -115,8 +115,7 @@ impl Tree {
             Arc::make_mut(parent).children.insert(Arc::clone(path));
         }
         node.acl = self.share(&node.acl);
-        self.index(path, &node);
-        self.nodes.insert(Arc::clone(path), Arc::new(node));
+        self.place(path, node);
         Ok(())
     }
 

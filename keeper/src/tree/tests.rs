@@ -154,6 +154,40 @@ fn a_large_directory_is_shared_by_clones_and_shrinks_again() {
 }
 
 #[test]
+fn what_is_below_a_path_is_counted_whatever_its_neighbours_are() {
+    let mut world = World::new();
+    // '!' comes before '/', and '0' after it.
+    for root in ["/a", "/a!", "/a/b", "/a/b!", "/a/b0", "/a0"] {
+        world.create(root, "12");
+        for index in 0..40 {
+            world.create(&format!("{root}/{index:02}"), "123");
+        }
+    }
+    world.0.check_invariants();
+    assert_eq!((world.0.all_children_number("/a"), world.0.all_children_number("/a/b")), (163, 40));
+    for index in (0..40).filter(|index| index % 10 != 3) {
+        world.delete(&format!("/a/b/{index:02}"));
+        world.set(&format!("/a/{index:02}"), "");
+    }
+    world.0.check_invariants();
+    assert_eq!((world.0.all_children_number("/a"), world.0.all_children_number("/a/b")), (127, 4));
+}
+
+#[test]
+fn the_stats_of_a_quota_stay_short_whatever_a_client_writes() {
+    let mut world = World::new();
+    let stats = "/zookeeper/quota/q/zookeeper_stats";
+    world.create("/zookeeper/quota/q", "");
+    world.create("/zookeeper/quota/q/zookeeper_limits", "count=1");
+    world.create(stats, "");
+    let keys: String = (0..50_000).map(|key| format!(";key-{key}=1")).collect();
+    world.set(stats, format!("count=1,bytes=2=;countHardLimit=7{keys}").leak());
+    world.create("/q", "ab");
+    assert_eq!(world.data(stats), "count=2,bytes=4=;countHardLimit=7");
+    world.0.check_invariants();
+}
+
+#[test]
 #[should_panic(expected = "transaction 1 comes after 1")]
 fn a_transaction_is_not_applied_twice() {
     let mut world = World::new();
