@@ -128,7 +128,9 @@ fn take(world: &mut World, open: &mut BTreeSet<i64>, step: &Step) -> Option<Resu
         }
         Step::Close(session) if open.remove(session) => {
             // What is pending is deleted last within its bucket, so only the order depends on what was applied already.
-            let Change::CloseSession { mut ephemerals } = world.close(*session) else { panic!("a session ends") };
+            let Change::CloseSession { mut ephemerals } = world.close(*session) else {
+                panic!("a session ends")
+            };
             ephemerals.sort();
             Some(Ok(Change::CloseSession { ephemerals }))
         }
