@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Limits;
 use super::four_letter::{Whitelist, Word};
 use super::frames::{Batch, Budget, Frames};
-use super::outbox::{Outbox, RoomTeller};
+use super::outbox::{Outbox, RoomTeller, Total};
 use super::owner::Event;
 use crate::core::ConnectionId;
 
@@ -51,13 +51,14 @@ pub(super) struct Context {
     pub(super) whitelist: Whitelist,
     pub(super) limits: Limits,
     pub(super) budget: Budget,
+    pub(super) outboxes: Arc<Total>,
 }
 
 /// The owner's handle of a connection.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) outbox: Outbox,
-    /// Holds a permit while the owner has room for packets of this connection.
+    /// Gets a permit when the owner has taken in all packets that it was handed.
     pub(super) gate: Semaphore,
 }
 
@@ -100,7 +101,8 @@ where
         Err(error) => return Err(error),
     };
     let connection = peer.connection;
-    let link = Arc::new(Link { outbox: Outbox::new(context.limits.outbox_bytes), gate: Semaphore::new(1) });
+    let outbox = Outbox::new(context.limits.outbox_bytes, Arc::clone(&context.outboxes));
+    let link = Arc::new(Link { outbox, gate: Semaphore::new(0) });
     let entropy = rand::random();
     send(&context, Event::Opened { peer, entropy, link: Arc::clone(&link) }).await?;
     let stall = context.limits.progress_timeout;
@@ -109,14 +111,16 @@ where
         ended = read_on(&context, connection, &link, &mut frames, batch) => Err(ended),
         ended = link.outbox.drain(&mut write, stall, &owner) => ended,
     };
-    send(&context, Event::Closed(connection)).await?;
+    // An owner that has stopped knows.
+    let _ = send(&context, Event::Closed(connection)).await;
     if ended.is_ok() {
         let _ = timeout(LINGER, frames.discard()).await;
     }
     ended
 }
 
-/// Hands packets to the owner, as fast as it takes them.
+/// Hands packets to the owner, and reads on when it has taken them in: what waits to be taken in, and the memory that it
+/// has from the budget, is never more than what was read at once.
 async fn read_on<R: AsyncRead + Unpin>(
     context: &Context,
     connection: ConnectionId,
@@ -125,10 +129,11 @@ async fn read_on<R: AsyncRead + Unpin>(
     mut batch: Batch,
 ) -> ConnectionError {
     loop {
-        link.gate.acquire().await.expect("the gate is never closed").forget();
-        if let Err(error) = send(context, Event::Packets { connection, batch }).await {
-            return error;
+        if send(context, Event::Packets { connection, batch }).await.is_err() {
+            // The owner has stopped. What it has put into the outbox is still to be sent.
+            std::future::pending::<()>().await;
         }
+        link.gate.acquire().await.expect("the gate is never closed").forget();
         batch = match frames.batch().await {
             Ok(batch) => batch,
             Err(error) => return error,
@@ -148,4 +153,46 @@ async fn answer(context: &Context, word: Word, from: SocketAddr) -> Result<Strin
     let (reply, answer) = oneshot::channel();
     send(context, Event::Word { word, from, reply }).await?;
     answer.await.map_err(|_| ConnectionError::Closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, duplex, split};
+
+    use super::super::Limits;
+    use super::*;
+
+    const PACKET: [u8; 8] = [0, 0, 0, 4, 1, 2, 3, 4];
+
+    #[tokio::test]
+    async fn what_the_owner_has_answered_is_sent_even_when_it_has_stopped() {
+        let (events, mut owner) = mpsc::channel(10);
+        let limits = Limits::default();
+        let context = Context {
+            events,
+            whitelist: Whitelist::default(),
+            budget: Budget::new(limits.packet_bytes),
+            outboxes: Arc::new(Total::new(limits.all_outbox_bytes)),
+            limits,
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Peer { connection: ConnectionId(1), address, certificate: None };
+        let (mut client, server) = duplex(100);
+        let serving = tokio::spawn(serve(context, peer, split(server)));
+        client.write_all(&PACKET).await.expect("written");
+        let Some(Event::Opened { link, .. }) = owner.recv().await else { panic!("there is a connection") };
+        assert!(matches!(owner.recv().await, Some(Event::Packets { .. })));
+        link.gate.add_permits(1);
+        assert!(link.outbox.push(Bytes::from(vec![7; 10_000])));
+        link.outbox.close();
+        drop(owner);
+        // The client asks on: that nobody takes it must not end what is under way.
+        client.write_all(&PACKET).await.expect("written");
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.expect("read");
+        assert_eq!(received.len(), 10_000);
+        drop(client);
+        serving.await.expect("ended").expect("in good order");
+    }
 }

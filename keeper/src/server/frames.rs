@@ -22,6 +22,12 @@ const READ_BYTES: usize = 32 << 10;
 /// A packet of which more than this has come, and that is not complete, needs memory from the budget.
 const SMALL: usize = 16 << 10;
 
+/// A packet that has got memory has to come at this rate at least, in KiB a second ...
+const LEAST_RATE: u64 = 128;
+
+/// ... after this: others may be waiting for the memory.
+const GRACE: Duration = Duration::from_secs(5);
+
 thread_local! {
     /// Where connections read to. What has come is copied out in its own size, so that silent connections, of which there may
     /// be many, hold no buffers.
@@ -81,7 +87,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 self.begun = None;
             }
             let begun = (!self.decoder.rest.is_empty()).then(|| *self.begun.get_or_insert_with(Instant::now));
-            let (mut frames, patience) = (Vec::new(), self.patience);
+            let (mut frames, patience) = (Vec::new(), self.patience());
             let read = self.read(&mut frames);
             let more = match begun {
                 Some(begun) => {
@@ -96,6 +102,16 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             if !more {
                 return Err(ConnectionError::Closed);
             }
+        }
+    }
+
+    /// How long the packet that is not complete may take.
+    fn patience(&self) -> Duration {
+        match &self.charge {
+            Some(kib) => {
+                self.patience.min(GRACE + Duration::from_millis(kib.num_permits() as u64 * 1000 / LEAST_RATE))
+            }
+            None => self.patience,
         }
     }
 
@@ -183,6 +199,8 @@ fn cut(mut bytes: Bytes, frames: &mut Vec<Bytes>) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     fn packet(content: &[u8]) -> Vec<u8> {
@@ -218,5 +236,26 @@ mod tests {
                 matches!(refused, Err(ConnectionError::Length(header)) if header == length.to_be_bytes())
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_memory_for_a_large_packet_has_to_send_it() {
+        let budget = Budget::new(2 << 20);
+        let (reader, mut client) = tokio::io::duplex(64 << 10);
+        let mut slow = Frames::new(reader, budget.clone(), Duration::from_secs(60));
+        client.write_all(&1_000_000_u32.to_be_bytes()).await.expect("written");
+        client.write_all(&[0; 32 << 10]).await.expect("written");
+        let begun = Instant::now();
+        let trickle = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                client.write_all(b"x").await.expect("written");
+            }
+        };
+        let ended = tokio::select! { ended = slow.batch() => ended, () = trickle => unreachable!() };
+        assert!(matches!(ended, Err(ConnectionError::Stalled)));
+        assert_eq!(begun.elapsed().as_secs(), 5 + 7, "a million bytes at 128 KiB a second, and the grace");
+        drop(slow);
+        assert_eq!(budget.0.available_permits(), 2049);
     }
 }

@@ -35,6 +35,7 @@ use self::connection::Context;
 use self::four_letter::Facts;
 use self::frames::Budget;
 use self::listener::{Listener, Slots};
+use self::outbox::Total;
 use self::owner::{Event, Owner, Sources};
 use crate::core::Settings;
 use crate::storage::{self, Storage};
@@ -91,7 +92,11 @@ pub struct Limits {
     pub progress_timeout: Duration,
     /// A connection for which more bytes than this wait is closed. Default 4 MiB.
     pub outbox_bytes: usize,
-    /// Memory for large packets of all connections together. Default 64 MiB.
+    /// While more bytes than this wait for all connections together, one for which more than little waits is closed. Default
+    /// 256 MiB.
+    pub all_outbox_bytes: usize,
+    /// Memory for large packets of all connections together. Default 128 MiB, twice what the connections of one address can
+    /// hold.
     pub packet_bytes: usize,
 }
 
@@ -102,7 +107,8 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             progress_timeout: Duration::from_secs(30),
             outbox_bytes: 4 << 20,
-            packet_bytes: 64 << 20,
+            all_outbox_bytes: 256 << 20,
+            packet_bytes: 128 << 20,
         }
     }
 }
@@ -221,6 +227,7 @@ impl Server {
             whitelist: config.four_letter_words.clone(),
             limits: config.limits.clone(),
             budget: Budget::new(config.limits.packet_bytes),
+            outboxes: Arc::new(Total::new(config.limits.all_outbox_bytes)),
         };
         let takes = Listener {
             context,

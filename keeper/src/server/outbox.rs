@@ -1,13 +1,14 @@
 //! What a connection is still to be sent, and the part of its task that sends it.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connection::ConnectionError;
 use super::owner::Event;
@@ -19,8 +20,28 @@ const MUCH: usize = 1 << 20;
 /// What is smaller is put together with what follows it into one write.
 const SMALL: usize = 16 << 10;
 
+/// While too much waits for all connections together, a connection for which no more than this waits is still sent more.
+const LITTLE: usize = 64 << 10;
+
+/// What a client has to take of what it is sent within the time that it gets for that, if it does not take all of it.
+const PROGRESS: usize = 256 << 10;
+
 /// A connection that is to be closed gets this long to take what it is still to be sent.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What waits for all connections together.
+#[derive(Debug)]
+pub(super) struct Total {
+    bytes: AtomicUsize,
+    /// More than this is too much.
+    limit: usize,
+}
+
+impl Total {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), limit }
+    }
+}
 
 /// What waits for one connection. Filled by the owner, emptied by the connection's task.
 #[derive(Debug)]
@@ -29,6 +50,7 @@ pub(super) struct Outbox {
     changed: Notify,
     /// More than this (and the largest packet that waits) is too much.
     limit: usize,
+    total: Arc<Total>,
 }
 
 #[derive(Debug, Default)]
@@ -73,8 +95,8 @@ enum Next {
 }
 
 impl Outbox {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), limit }
+    pub(super) fn new(limit: usize, total: Arc<Total>) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), limit, total }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -87,10 +109,12 @@ impl Outbox {
         if state.end.is_some() {
             return true;
         }
-        if state.bytes > self.limit.saturating_add(state.largest) {
+        let too_much = self.total.bytes.load(Ordering::Relaxed) > self.total.limit && state.bytes > LITTLE;
+        if too_much || state.bytes > self.limit.saturating_add(state.largest) {
             state.end = Some(End::Now);
             state.queue.clear();
         } else {
+            self.total.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
             state.bytes += bytes.len();
             state.largest = state.largest.max(bytes.len());
             state.queue.push(bytes);
@@ -134,6 +158,7 @@ impl Outbox {
 
     /// Notes that bytes were written. True if the owner waits to hear of it.
     fn written(&self, bytes: usize) -> bool {
+        self.total.bytes.fetch_sub(bytes, Ordering::Relaxed);
         let mut state = self.lock();
         state.bytes -= bytes;
         if state.bytes == 0 {
@@ -167,15 +192,16 @@ impl Outbox {
                     return Ok(());
                 }
             };
+            let mut pace = Pace { stall, since: Instant::now(), taken: 0 };
             let mut packets = packets.into_iter().peekable();
             while let Some(packet) = packets.next() {
                 let is_alone = buffer.is_empty() && (packet.len() >= SMALL || packets.peek().is_none());
                 if is_alone {
-                    self.write(half, &packet, stall, owner).await?;
+                    self.write(half, &packet, &mut pace, owner).await?;
                 } else {
                     buffer.extend_from_slice(&packet);
                     if buffer.len() >= SMALL || packets.peek().is_none() {
-                        self.write(half, &buffer, stall, owner).await?;
+                        self.write(half, &buffer, &mut pace, owner).await?;
                         buffer = BytesMut::new();
                     }
                 }
@@ -188,16 +214,23 @@ impl Outbox {
         &self,
         half: &mut (impl AsyncWrite + Unpin),
         mut bytes: &[u8],
-        stall: Duration,
+        pace: &mut Pace,
         owner: &RoomTeller<'_>,
     ) -> Result<(), ConnectionError> {
         while !bytes.is_empty() {
-            let patience = if self.is_closing() { FAREWELL } else { stall };
-            let written =
-                timeout(patience, half.write(bytes)).await.map_err(|_| ConnectionError::Stalled)??;
+            let is_closing = self.is_closing();
+            let patience = if is_closing { FAREWELL } else { pace.patience()? };
+            let written = match timeout(patience, half.write(bytes)).await {
+                Ok(written) => written,
+                Err(_) if is_closing => return Err(ConnectionError::Stalled),
+                // It may have taken enough until now: the next turn tells.
+                Err(_) => continue,
+            };
+            let written = written?;
             if written == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
+            pace.taken += written;
             bytes = &bytes[written..];
             if self.written(written) {
                 owner.tell().await;
@@ -207,8 +240,92 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.total.bytes.fetch_sub(self.lock().bytes, Ordering::Relaxed);
+    }
+}
+
+/// How fast a client takes what it is sent: fast enough, unless it holds memory for nothing.
+struct Pace {
+    /// In this time it has to take [`PROGRESS`].
+    stall: Duration,
+    since: Instant,
+    taken: usize,
+}
+
+impl Pace {
+    /// How much longer it has at the moment.
+    fn patience(&mut self) -> Result<Duration, ConnectionError> {
+        if self.since.elapsed() >= self.stall {
+            if self.taken < PROGRESS {
+                return Err(ConnectionError::Stalled);
+            }
+            (self.since, self.taken) = (Instant::now(), 0);
+        }
+        Ok(self.stall.saturating_sub(self.since.elapsed()))
+    }
+}
+
 /// Sends what TLS has gathered; plain connections have nothing to do here.
 async fn flush(half: &mut (impl AsyncWrite + Unpin), stall: Duration) -> Result<(), ConnectionError> {
     timeout(stall, half.flush()).await.map_err(|_| ConnectionError::Stalled)??;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(30);
+
+    /// Sends so many bytes to a client that takes so many of them a second, and has no room for more.
+    async fn send(bytes: usize, taken_a_second: usize) -> Result<(), ConnectionError> {
+        let outbox = Outbox::new(usize::MAX, Arc::new(Total::new(usize::MAX)));
+        assert!(outbox.push(Bytes::from(vec![0; bytes])));
+        let (mut half, mut client) = duplex(1);
+        let (events, _held) = mpsc::channel(100);
+        let owner = RoomTeller { connection: ConnectionId(1), events: &events };
+        let client = tokio::spawn(async move {
+            let mut buffer = vec![0; taken_a_second];
+            while client.read_exact(&mut buffer).await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let sent = outbox.drain(&mut half, STALL, &owner);
+        let all_taken = async {
+            while outbox.lock().bytes > 0 {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let ended = tokio::select! { ended = sent => ended, () = all_taken => Ok(()) };
+        client.abort();
+        ended
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_to_take_what_it_is_sent_at_a_modest_rate() {
+        assert!(matches!(send(2 << 20, 1000).await, Err(ConnectionError::Stalled)), "a trickle");
+        assert!(send(20_000, 1000).await.is_ok(), "little, and all of it in time");
+        assert!(send(2 << 20, 10_000).await.is_ok(), "slow, and not too slow");
+    }
+
+    #[test]
+    fn who_owes_much_is_given_up_when_too_much_waits_altogether() {
+        let total = Arc::new(Total::new(1 << 20));
+        let outbox = || Outbox::new(usize::MAX, Arc::clone(&total));
+        let (large, small) = (outbox(), outbox());
+        assert!(large.push(Bytes::from(vec![0; 2 << 20])));
+        assert!(small.push(Bytes::from_static(b"a")) && small.push(Bytes::from_static(b"b")));
+        assert!(!large.push(Bytes::from_static(b"a")));
+        assert!(matches!(large.lock().end, Some(End::Now)));
+        drop(large);
+        assert_eq!(total.bytes.load(Ordering::Relaxed), 2);
+        small.written(2);
+        drop(small);
+        assert_eq!(total.bytes.load(Ordering::Relaxed), 0);
+    }
 }
