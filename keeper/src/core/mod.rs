@@ -72,6 +72,12 @@ pub enum Input {
         /// The packet.
         frame: Bytes,
     },
+    /// A client from which nothing is read at the moment lives: its requests wait for this server, or it takes what it is
+    /// sent.
+    Alive {
+        /// Over which connection.
+        connection: ConnectionId,
+    },
     /// A connection has ended.
     Closed {
         /// Which.
@@ -259,6 +265,7 @@ impl Keeper {
                 self.open(connection, address, certificate, entropy);
             }
             Input::Frame { connection, frame } => self.frame(connection, &frame),
+            Input::Alive { connection } => self.alive(connection),
             Input::Closed { connection } => self.forget(connection),
             Input::Durable(zxid) => self.durable(zxid),
             Input::Tick => self.tick(),
@@ -317,6 +324,12 @@ impl Keeper {
         ids.extend(certificate.map(|subject| Id::new("x509", subject)));
         let before = self.connections.insert(id, Connection::new(address, ids, entropy, self.now.wall_ms));
         assert!(before.is_none(), "every connection has its own name");
+    }
+
+    fn alive(&mut self, id: ConnectionId) {
+        if let Some(session) = self.connections.get(&id).and_then(Connection::session) {
+            self.sessions.heard(session, self.now.monotonic_ms);
+        }
     }
 
     /// A connection is gone, and with it its watches; its session lives on for a while.

@@ -265,6 +265,18 @@ fn a_session_that_is_not_heard_of_expires_and_cannot_be_taken_up_again() {
 }
 
 #[test]
+fn a_client_may_live_without_a_packet() {
+    let mut bench = Bench::new();
+    let (me, session) = bench.client(1);
+    bench.pass(3_000);
+    bench.input(Input::Alive { connection: me });
+    bench.pass(3_000);
+    assert_eq!(bench.notices.len(), 1, "it was opened, and has not expired: {:?}", bench.notices);
+    bench.pass(3_000);
+    assert!(bench.notices.contains(&Notice::SessionExpired { session, timeout_ms: TIMEOUT_MS }));
+}
+
+#[test]
 fn a_session_moves_with_its_password_and_only_with_it() {
     let mut bench = Bench::new();
     let (me, session) = bench.client(1);

@@ -13,8 +13,10 @@ mod dates;
 mod four_letter;
 mod frames;
 mod listener;
+mod notices;
 mod outbox;
 mod owner;
+mod pace;
 mod tls;
 
 use std::io;

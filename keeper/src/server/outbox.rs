@@ -61,6 +61,8 @@ struct State {
     /// The largest that was queued since nothing waited.
     largest: usize,
     end: Option<End>,
+    /// Something was written since the owner has asked last.
+    has_moved: bool,
     /// The owner wants to hear when there is room again.
     wanted: bool,
 }
@@ -138,6 +140,11 @@ impl Outbox {
         !state.wanted
     }
 
+    /// Whether the client has taken anything since this was asked last.
+    pub(super) fn has_moved(&self) -> bool {
+        std::mem::take(&mut self.lock().has_moved)
+    }
+
     async fn next(&self) -> Next {
         loop {
             {
@@ -161,6 +168,7 @@ impl Outbox {
         self.total.bytes.fetch_sub(bytes, Ordering::Relaxed);
         let mut state = self.lock();
         state.bytes -= bytes;
+        state.has_moved = true;
         if state.bytes == 0 {
             state.largest = 0;
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::connection::{Link, Peer};
 use super::four_letter::{self, Facts, Word};
 use super::frames::{Batch, Charge};
+use super::notices::Notices;
 use crate::core::{ConnectionId, Effects, Input, Keeper, Notice, Settings};
 use crate::storage::Storage;
 use crate::tree::Tree;
@@ -23,9 +24,6 @@ const BATCH: usize = 1024;
 
 /// A server that stops waits this long for what it was asked to become durable.
 const DRAIN: Duration = Duration::from_secs(3);
-
-/// However much there is to be looked at, sessions expire no later than this after their time.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What connections tell the owner.
 #[derive(Debug)]
@@ -74,6 +72,7 @@ pub(super) struct Owner {
     clock: Clock,
     tick: Duration,
     facts: Facts,
+    notices: Notices,
 }
 
 #[derive(Debug)]
@@ -94,7 +93,8 @@ impl Owner {
         let logged = tree.last_zxid();
         let keeper = Keeper::new(tree, settings, clock.now());
         let (connections, stalled) = (HashMap::new(), BTreeSet::new());
-        Self { keeper, storage, connections, stalled, turn: ConnectionId(0), logged, clock, tick, facts }
+        let (turn, notices) = (ConnectionId(0), Notices::default());
+        Self { keeper, storage, connections, stalled, turn, logged, clock, tick, facts, notices }
     }
 
     /// Runs until the server is told to stop, or storage fails. Returns the storage, to be closed.
@@ -102,7 +102,7 @@ impl Owner {
         let mut tick = interval(self.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = Vec::with_capacity(BATCH);
-        let (mut more, mut tick_due) = (false, None);
+        let (mut more, mut until_tick) = (false, None);
         loop {
             // Nothing new is taken in before the log has room for what it comes to, and before all has been told of what is
             // durable.
@@ -117,7 +117,7 @@ impl Owner {
                     assert!(count > 0, "the server itself holds a sender");
                 }
                 _ = tick.tick() => {
-                    tick_due.get_or_insert_with(Instant::now);
+                    until_tick.get_or_insert_with(|| sources.events.len());
                 }
                 // Those who send what there is to be told may have to have this very thread.
                 () = tokio::task::yield_now(), if is_behind || (more && keeps_up) => {}
@@ -126,19 +126,30 @@ impl Owner {
             }
             // What is durable by now comes first: then what is asked of it is answered at once.
             self.on_durable(&mut sources.durable);
+            // Sessions expire only after everything was looked at that had come from them at the tick, however long that took.
+            until_tick = until_tick.map(|waiting: usize| waiting.saturating_sub(events.len()));
             for event in events.drain(..) {
                 self.on_event(event);
             }
-            // Sessions expire only after everything that has come from them was looked at.
-            let is_overdue = tick_due.is_some_and(|due: Instant| due.elapsed() > PATIENCE);
-            if tick_due.is_some() && keeps_up && (sources.events.is_empty() || is_overdue) {
-                tick_due = None;
-                self.keeper.handle(self.clock.now(), Input::Tick);
+            if keeps_up && until_tick == Some(0) {
+                until_tick = None;
+                self.tick();
             }
             self.carry_out();
             more = if keeps_up { self.go_on() } else { !self.stalled.is_empty() };
         }
         self.finish(sources).await
+    }
+
+    fn tick(&mut self) {
+        // Nothing is read from these, pings neither: they wait for this server, or have to take what they are sent.
+        for (id, connection) in self.stalled.iter().filter_map(|id| Some((*id, self.connections.get(id)?))) {
+            let outbox = &connection.link.outbox;
+            if outbox.has_room() || outbox.has_moved() {
+                self.keeper.handle(self.clock.now(), Input::Alive { connection: id });
+            }
+        }
+        self.keeper.handle(self.clock.now(), Input::Tick);
     }
 
     /// Waits until everything that was taken in is durable, and answers it.
@@ -290,7 +301,7 @@ impl Owner {
         }
         for notice in notices {
             self.facts.expired_sessions += u64::from(matches!(notice, Notice::SessionExpired { .. }));
-            tell(notice);
+            self.notices.log(notice);
         }
         self.storage.maybe_snapshot(self.keeper.tree());
     }
@@ -305,31 +316,4 @@ fn packets(mut bytes: &[u8]) -> u64 {
         count += 1;
     }
     count
-}
-
-/// Logs what happened.
-fn tell(notice: Notice) {
-    match notice {
-        Notice::SessionOpened { session, timeout_ms, address } => {
-            tracing::debug!(session = format_args!("{session:#x}"), timeout_ms, %address, "session opened");
-        }
-        Notice::SessionExpired { session, timeout_ms } => {
-            tracing::info!(session = format_args!("{session:#x}"), timeout_ms, "session expired");
-        }
-        Notice::SessionRefused { session, address } => {
-            tracing::info!(
-                session = format_args!("{session:#x}"), %address,
-                "refused to go on with a session: it is over, or the password is wrong"
-            );
-        }
-        Notice::FromTheFuture { address, zxid } => {
-            tracing::warn!(
-                %address, zxid = format_args!("{zxid:#x}"),
-                "refused a client that has seen a later state than this server has: it must try another server"
-            );
-        }
-        Notice::Malformed { address, problem } => {
-            tracing::warn!(%address, "closes a connection: {problem}");
-        }
-    }
 }

@@ -20,6 +20,8 @@ use tokio_rustls::server::TlsStream;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
+use super::pace::Pace;
+
 /// What is needed to listen for encrypted connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Secure {
@@ -105,36 +107,6 @@ pub(super) struct Handshakes {
     pace: Mutex<Pace>,
 }
 
-/// Failures are logged at most so many times...
-const TOLD: u32 = 10;
-
-/// ... in this time.
-const PACE: Duration = Duration::from_secs(60);
-
-/// Sees to it that whoever comes again and again does not fill the log.
-#[derive(Debug, Default)]
-struct Pace {
-    /// When the first of those was told that count.
-    since: Option<Instant>,
-    told: u32,
-    untold: u64,
-}
-
-impl Pace {
-    /// Whether to tell of another failure; then with how many that were not told before it.
-    fn next(&mut self, now: Instant) -> Option<u64> {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= PACE) {
-            (self.since, self.told) = (Some(now), 0);
-        }
-        if self.told == TOLD {
-            self.untold += 1;
-            return None;
-        }
-        self.told += 1;
-        Some(std::mem::take(&mut self.untold))
-    }
-}
-
 /// Takes encrypted connections, and logs why others are refused.
 #[derive(Clone)]
 pub(super) struct Acceptor {
@@ -213,23 +185,4 @@ fn verifier(
 pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = Certificate::from_der(certificate).ok()?;
     Some(certificate.tbs_certificate().subject().to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_are_told_as_long_as_they_are_few() {
-        let mut pace = Pace::default();
-        let start = Instant::now();
-        for _ in 0..TOLD {
-            assert_eq!(pace.next(start), Some(0));
-        }
-        for _ in 0..500 {
-            assert_eq!(pace.next(start + PACE / 2), None);
-        }
-        assert_eq!(pace.next(start + PACE), Some(500));
-        assert_eq!(pace.next(start + PACE), Some(0));
-    }
 }

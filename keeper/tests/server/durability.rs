@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use quorumkv_keeper::server::Config;
 use quorumkv_keeper::storage;
+use quorumkv_keeper::wire::op;
 use quorumkv_wal::{FaultHook, Operation};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::raw::{Client, PATIENCE, create_request};
+use crate::raw::{Client, PATIENCE, connect_request_for, create_request, packet};
 use crate::{config, start};
 use tokio::io::AsyncWriteExt;
 
@@ -62,6 +65,64 @@ async fn what_is_under_way_when_the_server_stops_is_finished() {
     for xid in 1..=acknowledged {
         assert_eq!(client.get(&format!("/node-{xid}")).await, Ok(Vec::new()), "znode {xid} is lost");
     }
+    server.stop().await.expect("stopped");
+}
+
+/// More than the log's queue takes comes while the disk stands still, for longer than sessions last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_stands_still_for_a_while_costs_nobody_anything_but_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let stands = Arc::new(AtomicBool::new(false));
+    let still = Arc::clone(&stands);
+    let hook: FaultHook = Arc::new(move |operation, _| {
+        while operation == Operation::Sync && still.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    });
+    let options = storage::Options { faults: Some(storage::Faults(hook)), ..storage::Options::default() };
+    let (tick, longest) = (Duration::from_millis(100), Some(Duration::from_secs(600)));
+    let config = Config { storage: options, tick, max_session_timeout: longest, ..config(dir.path()) };
+    let server = start(config).await;
+    let stream = TcpStream::connect(server.address()).await.expect("connected");
+    let mut idle = Client::greet(stream, &connect_request_for(2000, 0, &[0; 16])).await;
+    assert_eq!(idle.timeout_ms, 2000);
+    assert_eq!(idle.create_with("/ephemeral", b"", 1).await, Ok("/ephemeral".to_owned()));
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Client::connect(server.address()).await);
+    }
+    stands.store(true, Ordering::Relaxed);
+    let mut writers = Vec::new();
+    for (writer, Client { stream, session, .. }) in clients.into_iter().enumerate() {
+        let requests: Vec<u8> = (1..=5)
+            .flat_map(|xid| create_request(xid, &format!("/{writer}-{xid}"), &[b'x'; 900_000], 0))
+            .collect();
+        let (read, mut write) = stream.into_split();
+        let writing = tokio::spawn(async move {
+            write.write_all(&requests).await.expect("written");
+            write
+        });
+        writers.push((Client::of(tokio::io::join(read, tokio::io::sink()), session), writing));
+    }
+    let ping = packet(|encoder| {
+        encoder.int(-2).int(op::PING);
+    });
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        idle.stream.write_all(&ping).await.expect("written");
+    }
+    stands.store(false, Ordering::Relaxed);
+    for _ in 0..20 {
+        assert!(matches!(idle.reply(-2).await, Some(Ok(_))), "the session has expired");
+    }
+    for (mut replies, writing) in writers {
+        for xid in 1..=5 {
+            assert!(matches!(replies.reply(xid).await, Some(Ok(_))), "request {xid}");
+        }
+        drop(writing.await.expect("ended"));
+    }
+    assert_eq!(idle.get("/ephemeral").await, Ok(Vec::new()));
     server.stop().await.expect("stopped");
 }
 

@@ -35,8 +35,13 @@ pub(crate) fn packet(write: impl FnOnce(&mut Encoder<'_>)) -> Vec<u8> {
 }
 
 pub(crate) fn connect_request(session: i64, password: &[u8]) -> Vec<u8> {
+    connect_request_for(600_000, session, password)
+}
+
+/// Asks for a session that lasts so long without a sign of life.
+pub(crate) fn connect_request_for(timeout_ms: i32, session: i64, password: &[u8]) -> Vec<u8> {
     packet(|encoder| {
-        encoder.int(0).long(0).int(600_000).long(session).buffer(Some(password)).boolean(false);
+        encoder.int(0).long(0).int(timeout_ms).long(session).buffer(Some(password)).boolean(false);
     })
 }
 
@@ -72,8 +77,13 @@ impl Client<TcpStream> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Begins a session (0), or goes on with one.
-    pub(crate) async fn over(mut stream: S, session: i64, password: &[u8]) -> Self {
-        stream.write_all(&connect_request(session, password)).await.expect("written");
+    pub(crate) async fn over(stream: S, session: i64, password: &[u8]) -> Self {
+        Self::greet(stream, &connect_request(session, password)).await
+    }
+
+    /// Sends a request to connect, and waits for the session.
+    pub(crate) async fn greet(mut stream: S, request: &[u8]) -> Self {
+        stream.write_all(request).await.expect("written");
         let reply = receive(&mut stream).await.expect("a reply to the request to connect");
         let mut decoder = Decoder::new(&reply);
         assert_eq!(decoder.int(), Ok(0));
