@@ -80,6 +80,8 @@ pub enum Input {
     /// The log holds everything up to this zxid durably. Only so much of it is applied and told at once: see
     /// [`Keeper::is_behind`].
     Durable(i64),
+    /// The disk is nearly full, or has room again. Until then nothing is accepted that makes the data larger.
+    DiskFull(bool),
     /// Time has passed.
     Tick,
 }
@@ -192,6 +194,7 @@ pub struct Keeper {
     proposed: VecDeque<Proposal>,
     /// The log holds everything up to this zxid.
     durable: i64,
+    disk_full: bool,
     /// A change that is applied, but that not everybody who watches has been told.
     telling: Option<Telling>,
     /// Bytes that watchers have been told since the last flush, and bytes of answers.
@@ -233,6 +236,7 @@ impl Keeper {
             connections: BTreeMap::new(),
             proposed: VecDeque::new(),
             durable: tree.last_zxid(),
+            disk_full: false,
             telling: None,
             told: 0,
             answered: 0,
@@ -261,6 +265,7 @@ impl Keeper {
             Input::Frame { connection, frame } => self.frame(connection, &frame),
             Input::Closed { connection } => self.forget(connection),
             Input::Durable(zxid) => self.durable(zxid),
+            Input::DiskFull(full) => self.disk_full = full,
             Input::Tick => self.tick(),
         }
     }
