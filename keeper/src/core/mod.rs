@@ -16,7 +16,7 @@ mod sessions;
 mod views;
 mod watches;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -189,7 +189,7 @@ pub struct Keeper {
     pending: Pending,
     sessions: Sessions,
     watches: Watches,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: HashMap<ConnectionId, Connection>,
     /// Changes that are in the log or on their way there, and not applied.
     proposed: VecDeque<Proposal>,
     /// The log holds everything up to this zxid.
@@ -233,7 +233,7 @@ impl Keeper {
             pending: Pending::new(),
             sessions,
             watches: Watches::default(),
-            connections: BTreeMap::new(),
+            connections: HashMap::new(),
             proposed: VecDeque::new(),
             durable: tree.last_zxid(),
             disk_full: false,
