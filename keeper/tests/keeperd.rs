@@ -161,7 +161,8 @@ fn handshakes_that_fail_are_logged_with_a_bound() {
     assert_eq!(code, Some(0), "{log}");
     let told: Vec<_> = log.lines().filter(|line| line.contains("the TLS handshake failed: ")).collect();
     assert_eq!(told.len(), 10, "{log}");
-    for (line, client) in told.iter().zip(&clients) {
-        assert!(line.contains(client) && line.contains("(the client does not speak TLS)"), "{line}");
-    }
+    assert!(told.iter().all(|line| line.contains("(the client does not speak TLS)")), "{log}");
+    // A connection is closed before that is told, so the next may be told of first.
+    let is_told = |client: &&String| told.iter().any(|line| line.contains(&format!("address={client} ")));
+    assert_eq!(clients.iter().filter(is_told).count(), 10, "{log}");
 }

@@ -16,7 +16,7 @@ mod sessions;
 mod views;
 mod watches;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -86,6 +86,8 @@ pub enum Input {
     /// The log holds everything up to this zxid durably. Only so much of it is applied and told at once: see
     /// [`Keeper::is_behind`].
     Durable(i64),
+    /// The disk is nearly full, or has room again. Until then nothing is accepted that makes the data larger.
+    DiskFull(bool),
     /// Time has passed.
     Tick,
 }
@@ -193,11 +195,12 @@ pub struct Keeper {
     pending: Pending,
     sessions: Sessions,
     watches: Watches,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: HashMap<ConnectionId, Connection>,
     /// Changes that are in the log or on their way there, and not applied.
     proposed: VecDeque<Proposal>,
     /// The log holds everything up to this zxid.
     durable: i64,
+    disk_full: bool,
     /// A change that is applied, but that not everybody who watches has been told.
     telling: Option<Telling>,
     /// Bytes that watchers have been told since the last flush, and bytes of answers.
@@ -236,9 +239,10 @@ impl Keeper {
             pending: Pending::new(),
             sessions,
             watches: Watches::default(),
-            connections: BTreeMap::new(),
+            connections: HashMap::new(),
             proposed: VecDeque::new(),
             durable: tree.last_zxid(),
+            disk_full: false,
             telling: None,
             told: 0,
             answered: 0,
@@ -268,6 +272,7 @@ impl Keeper {
             Input::Alive { connection } => self.alive(connection),
             Input::Closed { connection } => self.forget(connection),
             Input::Durable(zxid) => self.durable(zxid),
+            Input::DiskFull(full) => self.disk_full = full,
             Input::Tick => self.tick(),
         }
     }

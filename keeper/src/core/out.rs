@@ -6,6 +6,9 @@ use bytes::{Bytes, BytesMut};
 /// which costs less.
 const SHARED: usize = 1024;
 
+/// Most answers are no longer than this.
+const USUAL: usize = 256;
+
 /// Whole packets, in order.
 #[derive(Debug, Default)]
 pub(super) struct Out {
@@ -22,7 +25,10 @@ impl Out {
     }
 
     /// Where to append a packet that is for this connection alone.
-    pub(super) const fn end(&mut self) -> &mut BytesMut {
+    pub(super) fn end(&mut self) -> &mut BytesMut {
+        if self.last.capacity() == 0 {
+            self.last.reserve(USUAL);
+        }
         &mut self.last
     }
 

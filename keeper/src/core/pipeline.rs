@@ -74,7 +74,7 @@ impl Keeper {
         }
         let shape = Shape::of(&write);
         let ids = self.connections.get(&id).map(|connection| connection.ids.as_slice()).unwrap_or_default();
-        let caller = Caller { session, ids };
+        let caller = Caller { session, ids, has_room: !self.disk_full };
         let zxid = self.last_proposed + 1;
         match self.pending.prepare(&self.tree, write, &caller, zxid, self.now.wall_ms) {
             Ok(change) => {

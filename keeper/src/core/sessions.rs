@@ -34,14 +34,14 @@ impl Sessions {
         self.live.len()
     }
 
-    fn deadline(&self, timeout_ms: i32, now_ms: u64) -> u64 {
+    fn deadline(interval_ms: u64, timeout_ms: i32, now_ms: u64) -> u64 {
         let exact = now_ms + u64::try_from(timeout_ms).unwrap_or(0);
-        (exact / self.interval_ms + 1) * self.interval_ms
+        (exact / interval_ms + 1) * interval_ms
     }
 
     /// A session begins, or is known from before a restart.
     pub(super) fn add(&mut self, id: i64, timeout_ms: i32, connection: Option<ConnectionId>, now_ms: u64) {
-        let deadline_ms = self.deadline(timeout_ms, now_ms);
+        let deadline_ms = Self::deadline(self.interval_ms, timeout_ms, now_ms);
         let before = self.live.insert(id, Live { timeout_ms, deadline_ms, connection, closing: false });
         assert!(before.is_none(), "a session begins once");
         self.by_deadline.entry(deadline_ms).or_default().insert(id);
@@ -90,9 +90,8 @@ impl Sessions {
 
     /// Something came from the session's client.
     pub(super) fn heard(&mut self, id: i64, now_ms: u64) {
-        let Some(timeout_ms) = self.timeout_ms(id) else { return };
-        let deadline_ms = self.deadline(timeout_ms, now_ms);
         let Some(live) = self.live.get_mut(&id) else { return };
+        let deadline_ms = Self::deadline(self.interval_ms, live.timeout_ms, now_ms);
         if live.deadline_ms == deadline_ms || live.closing {
             return;
         }

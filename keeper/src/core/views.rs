@@ -28,7 +28,9 @@ pub struct ConnectionView {
 impl Keeper {
     /// All connections, in the order in which they were opened.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionView> + '_ {
-        self.connections.iter().map(|(&id, connection)| {
+        let mut connections: Vec<_> = self.connections.iter().collect();
+        connections.sort_unstable_by_key(|(id, _)| **id);
+        connections.into_iter().map(|(&id, connection)| {
             let session = connection.session();
             ConnectionView {
                 connection: id,

@@ -57,14 +57,13 @@ impl Table {
     }
 
     fn add(&mut self, path: &str, watcher: ConnectionId, mode: WatchMode) {
-        let modes = self.modes(path, watcher);
+        let (path, modes) = match self.by_path.get_key_value(path) {
+            Some((path, watchers)) => (Arc::clone(path), watchers.get(&watcher).copied().unwrap_or_default()),
+            None => (path.into(), Modes::default()),
+        };
         if modes.has(mode) {
             return;
         }
-        let path = match self.by_path.get_key_value(path) {
-            Some((path, _)) => Arc::clone(path),
-            None => path.into(),
-        };
         self.by_path.entry(Arc::clone(&path)).or_default().insert(watcher, modes.with(mode));
         if mode == WatchMode::Recursive {
             self.recursive.entry(Arc::clone(&path)).or_default().insert(watcher);

@@ -11,6 +11,8 @@ mod pending;
 mod sessions;
 
 #[cfg(test)]
+mod multi_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod session_tests;
@@ -32,6 +34,9 @@ pub struct Caller<'a> {
     pub session: i64,
     /// Every identity, that of the scheme `ip` included.
     pub ids: &'a [Id],
+    /// Whether the disk has room for what makes the data larger. Without it what would have been accepted fails with
+    /// [`ErrorCode::SystemError`]; deletes and checks do not.
+    pub has_room: bool,
 }
 
 /// What is asked for cannot be done, and changes nothing.

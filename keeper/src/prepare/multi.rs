@@ -3,10 +3,11 @@
 use super::{At, Caller, Pending, Rejected};
 use crate::tree::Tree;
 use crate::txn::Change;
-use crate::wire::{ErrorCode, MultiOp};
+use crate::wire::{ErrorCode, MAX_PACKET, MultiOp};
 
-/// Most bytes of ACLs in one `multi`: with the rest of its packet, well below what the log takes in one piece.
-const MAX_ACL_BYTES: usize = 4 << 20;
+/// Most bytes of ACLs in one `multi`, as many as a single znode can have: with the rest of its packet, below what the log takes
+/// in one piece.
+const MAX_ACL_BYTES: usize = MAX_PACKET as usize;
 
 impl Pending {
     pub(super) fn multi(

@@ -49,6 +49,7 @@ impl Pending {
         if matches!(parent.owner, Owner::Session(_)) {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
+        check_room(caller)?;
 
         parent.creations = parent.creations.wrapping_add(1);
         parent.children += 1;
@@ -114,6 +115,7 @@ impl Pending {
         let (key, mut state) = self.look(tree, &path).ok_or(ErrorCode::NoNode)?;
         check_permission(&state, permission::WRITE, caller)?;
         check_version(version, state.version)?;
+        check_room(caller)?;
         let version = next(state.version);
         state.version = version;
         state.mtime = at.now_ms;
@@ -135,6 +137,7 @@ impl Pending {
         let (key, mut state) = self.look(tree, &path).ok_or(ErrorCode::NoNode)?;
         check_permission(&state, permission::ADMIN, caller)?;
         check_version(version, state.aversion)?;
+        check_room(caller)?;
         let version = next(state.aversion);
         state.aversion = version;
         state.acl = acl.into();
@@ -173,6 +176,12 @@ fn check_permission(state: &State, permission: i32, caller: &Caller<'_>) -> Resu
 
 const fn check_version(expected: i32, version: i32) -> Result<(), ErrorCode> {
     if expected == ANY || expected == version { Ok(()) } else { Err(ErrorCode::BadVersion) }
+}
+
+/// ZooKeeper has no code for this. Every client understands this one, and takes it for what it is: the request was not done, and
+/// is not worth trying again at once.
+const fn check_room(caller: &Caller<'_>) -> Result<(), ErrorCode> {
+    if caller.has_room { Ok(()) } else { Err(ErrorCode::SystemError) }
 }
 
 /// The version after this one. It is never -1, which a client could not ask for: that means any.

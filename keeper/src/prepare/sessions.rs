@@ -8,8 +8,11 @@ use crate::path;
 use crate::tree::Tree;
 use crate::txn::{Change, Owner};
 
-/// Most bytes of paths that are deleted in one transaction when a session ends: well below what the log takes in one piece.
-const CLOSED_AT_ONCE: usize = 4 << 20;
+/// Most bytes of paths that are deleted in one transaction when a session ends: below what the log takes in one piece.
+const CLOSED_AT_ONCE: usize = 1 << 20;
+
+/// What stands before each path in the log, at most.
+const BEFORE_PATH: usize = 6;
 
 impl Pending {
     /// Ends a session, and deletes its ephemeral znodes, those that it is only about to have included. From then on
@@ -22,13 +25,13 @@ impl Pending {
         let (applied, pending) = self.ephemerals_of(tree, session);
         let (mut changes, mut ephemerals, mut bytes) = (Vec::new(), Vec::new(), 0);
         for path in in_order(applied, pending) {
-            if bytes + path.len() > CLOSED_AT_ONCE && !ephemerals.is_empty() {
+            if bytes + path.len() + BEFORE_PATH > CLOSED_AT_ONCE && !ephemerals.is_empty() {
                 let delete = |path| Change::Delete { path };
                 changes.push(Change::Multi(ephemerals.drain(..).map(delete).collect()));
                 zxid += 1;
                 bytes = 0;
             }
-            bytes += path.len();
+            bytes += path.len() + BEFORE_PATH;
             ephemerals.push(Arc::clone(&path));
             let parent = path::parent(&path).and_then(|parent| self.look(tree, parent));
             self.put_deleted(zxid, parent.expect("what is there has a parent"), path);

@@ -19,16 +19,18 @@ pub(super) struct World {
     pub(super) waiting: Vec<Txn>,
     pub(super) zxid: i64,
     pub(super) now_ms: i64,
+    pub(super) has_room: bool,
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        Self { tree: Tree::new(), pending: Pending::new(), waiting: Vec::new(), zxid: 0, now_ms: 1000 }
+        let (tree, pending) = (Tree::new(), Pending::new());
+        Self { tree, pending, waiting: Vec::new(), zxid: 0, now_ms: 1000, has_room: true }
     }
 
     /// Prepares, and leaves it waiting.
     pub(super) fn prepare(&mut self, session: i64, ids: &[Id], write: Write) -> Result<Change, Rejected> {
-        let caller = Caller { session, ids };
+        let caller = Caller { session, ids, has_room: self.has_room };
         let change = self.pending.prepare(&self.tree, write, &caller, self.zxid + 1, self.now_ms)?;
         self.wait(session, change.clone());
         Ok(change)
@@ -63,7 +65,7 @@ impl World {
     }
 
     /// Prepares and applies.
-    fn ask(&mut self, write: Write) -> Result<Applied, ErrorCode> {
+    pub(super) fn ask(&mut self, write: Write) -> Result<Applied, ErrorCode> {
         self.ask_as(1, &[], write)
     }
 
@@ -72,7 +74,7 @@ impl World {
         Ok(self.flush().pop().expect("it was prepared"))
     }
 
-    fn create(&mut self, path: &str) -> Result<Applied, ErrorCode> {
+    pub(super) fn create(&mut self, path: &str) -> Result<Applied, ErrorCode> {
         self.ask(Write::Create(create(path)))
     }
 
@@ -96,15 +98,15 @@ fn create_as(path: &str, kind: CreateKind) -> Write {
     Write::Create(Create { kind, ..create(path) })
 }
 
-fn sequential(path: &str) -> Write {
+pub(super) fn sequential(path: &str) -> Write {
     Write::Create(Create { sequential: true, ..create(path) })
 }
 
-fn delete(path: &str, version: i32) -> Write {
+pub(super) fn delete(path: &str, version: i32) -> Write {
     Write::Delete(Delete { path: path.to_owned(), version })
 }
 
-fn set(path: &str, data: &'static [u8], version: i32) -> Write {
+pub(super) fn set(path: &str, data: &'static [u8], version: i32) -> Write {
     Write::SetData(SetData { path: path.to_owned(), data: Some(Bytes::from_static(data)), version })
 }
 
@@ -120,7 +122,7 @@ fn acl(permissions: i32, scheme: &str, id: &str) -> Vec<Acl> {
     vec![Acl { permissions, id: Id::new(scheme, id) }]
 }
 
-fn event(kind: EventKind, path: &str) -> Event {
+pub(super) fn event(kind: EventKind, path: &str) -> Event {
     Event { kind, path: path.into(), acl: Acl::open().into() }
 }
 
@@ -356,66 +358,35 @@ fn a_check_needs_the_version_and_to_be_permitted() {
 }
 
 #[test]
-fn a_failed_multi_leaves_nothing_and_tells_of_each_operation() {
+fn without_room_what_makes_the_data_larger_fails_and_the_rest_goes_on() {
     let mut world = World::new();
-    world.create("/a").expect("it is new");
-    // Something is pending on every path that the multi touches.
-    world.prepare(1, &[], set("/a", b"1", 0)).expect("it is valid");
-    world.prepare(1, &[], sequential("/a/s-")).expect("it is valid");
-    let before = world.pending.clone();
-    let ops = vec![
-        MultiOp::Create(Create { sequential: true, ..create("/a/s-") }),
-        MultiOp::Delete(Delete { path: "/a/s-0000000000".to_owned(), version: 0 }),
-        MultiOp::SetData(SetData { path: "/a".to_owned(), data: None, version: 0 }),
-        MultiOp::Check(Check { path: "/a".to_owned(), version: 0 }),
-        MultiOp::Create(create("/b")),
-    ];
-    let rejected = Rejected { code: ErrorCode::BadVersion, results: vec![0, 0, -103, -2, -2] };
-    assert_eq!(world.prepare(1, &[], Write::Multi(ops)), Err(rejected));
-    assert_eq!(world.pending, before);
-    let Ok(Change::Create { path, .. }) = world.prepare(1, &[], sequential("/a/s-")) else {
-        panic!("it is valid")
-    };
-    assert_eq!(&*path, "/a/s-0000000001");
-}
+    for path in ["/a", "/a/b", "/c"] {
+        world.create(path).expect("it is new");
+    }
+    world.has_room = false;
+    for write in [
+        create_as("/d", CreateKind::Persistent),
+        create_as("/d", CreateKind::Ephemeral),
+        sequential("/a/s-"),
+        set("/a", b"", -1),
+        set_acl("/a", Acl::open(), -1),
+    ] {
+        assert_eq!(world.ask(write.clone()), Err(ErrorCode::SystemError), "{write:?}");
+    }
+    // What is wrong anyway is told as always.
+    assert_eq!(world.create("/a"), Err(ErrorCode::NodeExists));
+    assert_eq!(world.create("/no/a"), Err(ErrorCode::NoNode));
+    assert_eq!(world.ask(set("/a", b"", 7)), Err(ErrorCode::BadVersion));
+    let ops = |last| vec![MultiOp::Delete(Delete { path: "/a/b".to_owned(), version: 0 }), last];
+    let rejected = Rejected { code: ErrorCode::SystemError, results: vec![0, -1] };
+    assert_eq!(world.prepare(1, &[], Write::Multi(ops(MultiOp::Create(create("/d"))))), Err(rejected));
 
-#[test]
-fn the_operations_of_a_multi_see_each_other() {
-    let mut world = World::new();
-    let ops = vec![
-        MultiOp::Create(create("/a")),
-        MultiOp::Create(Create { kind: CreateKind::Ephemeral, ..create("/a/b") }),
-        MultiOp::SetData(SetData { path: "/a".to_owned(), data: None, version: 0 }),
-        MultiOp::Check(Check { path: "/a".to_owned(), version: 1 }),
-        MultiOp::Delete(Delete { path: "/a/b".to_owned(), version: 0 }),
-    ];
-    let applied = world.ask(Write::Multi(ops)).expect("each is valid after those before it");
-    let new =
-        Stat { czxid: 1, mzxid: 1, ctime: 1000, mtime: 1000, data_length: 4, pzxid: 1, ..Stat::default() };
-    let created = |path: &str, stat| Outcome::Created { path: path.into(), stat };
-    assert_eq!(
-        applied,
-        Applied {
-            outcome: Outcome::Multi(vec![
-                created("/a", new),
-                created("/a/b", Stat { ephemeral_owner: 1, ..new }),
-                Outcome::Stat(Stat { version: 1, data_length: 0, cversion: 1, num_children: 1, ..new }),
-                Outcome::Done,
-                Outcome::Done,
-            ]),
-            events: vec![
-                event(EventKind::Created, "/a"),
-                event(EventKind::ChildrenChanged, "/"),
-                event(EventKind::Created, "/a/b"),
-                event(EventKind::ChildrenChanged, "/a"),
-                event(EventKind::DataChanged, "/a"),
-                event(EventKind::Deleted, "/a/b"),
-                event(EventKind::ChildrenChanged, "/a"),
-            ],
-        }
-    );
-    assert_eq!(
-        world.ask(Write::Multi(Vec::new())).map(|applied| applied.outcome),
-        Ok(Outcome::Multi(Vec::new()))
-    );
+    world.ask(check("/a", 0)).expect("nothing changes");
+    let shrinking = ops(MultiOp::Check(Check { path: "/a".to_owned(), version: 0 }));
+    world.ask(Write::Multi(shrinking)).expect("it becomes less");
+    world.ask(delete("/a", -1)).expect("it becomes less");
+    world.close(1);
+    world.flush();
+    world.has_room = true;
+    world.ask_as(2, &[], create_as("/a", CreateKind::Persistent)).expect("there is room");
 }

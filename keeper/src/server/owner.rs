@@ -118,6 +118,8 @@ impl Owner {
                 }
                 _ = tick.tick() => {
                     until_tick.get_or_insert_with(|| sources.events.len());
+                    let is_full = self.storage.is_nearly_full();
+                    self.keeper.handle(self.clock.now(), Input::DiskFull(is_full));
                 }
                 // Those who send what there is to be told may have to have this very thread.
                 () = tokio::task::yield_now(), if is_behind || (more && keeps_up) => {}

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::disk::Faults;
+
 /// What may stand in the directory. The last is there where a file system is mounted.
 const KNOWN: [&str; 6] = ["LOCK", "format", "format.new", "log", "snapshots", "lost+found"];
 
@@ -62,8 +64,8 @@ pub(super) struct DataDirectory {
 
 impl DataDirectory {
     /// Locks the directory, and makes it if it is not there or empty.
-    pub(super) fn open(path: &Path) -> Result<Self, DirectoryError> {
-        fs::create_dir_all(path).map_err(io_error("create", path))?;
+    pub(super) fn open(path: &Path, faults: &Faults) -> Result<Self, DirectoryError> {
+        faults.create_directory(path).map_err(io_error("create", path))?;
         let names: Vec<_> = fs::read_dir(path)
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
             .map_err(io_error("list", path))?;
@@ -77,11 +79,11 @@ impl DataDirectory {
         } else if names.iter().any(|name| name == "log" || name == "snapshots") {
             return Err(DirectoryError::Format { path: format, reason: "it is missing".to_owned() });
         } else {
-            write_format(path).map_err(io_error("write", &format))?;
+            write_format(path, faults).map_err(io_error("write", &format))?;
         }
         let directory = Self { path: path.to_owned(), _lock: lock };
         let snapshots = directory.snapshots();
-        fs::create_dir_all(&snapshots).map_err(io_error("create", &snapshots))?;
+        faults.create_directory(&snapshots).map_err(io_error("create", &snapshots))?;
         Ok(directory)
     }
 
@@ -123,16 +125,10 @@ fn check_format(path: &Path) -> Result<(), DirectoryError> {
 }
 
 /// Writes the file under another name first, so that it is there as a whole or not at all.
-fn write_format(directory: &Path) -> io::Result<()> {
+fn write_format(directory: &Path, faults: &Faults) -> io::Result<()> {
     let new = directory.join("format.new");
-    let mut file = File::create(&new)?;
+    let mut file = faults.create(&new)?;
     writeln!(file, "{NAME}{VERSION}")?;
-    file.sync_all()?;
-    fs::rename(&new, directory.join("format"))?;
-    sync_directory(directory)
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    faults.sync(&file, &new)?;
+    faults.rename(&new, &directory.join("format"))
 }

@@ -12,6 +12,9 @@ use crate::txn::Txn;
 /// The epoch of every transaction: a single server has no others.
 const EPOCH: wal::Epoch = wal::Epoch { counter: 1, node: 0 };
 
+/// Most transactions are no longer than this.
+const USUAL: usize = 256;
+
 /// The log, open for writing. A ticket is the last zxid of a batch.
 pub(super) struct Journal {
     writer: wal::Writer<i64>,
@@ -115,7 +118,7 @@ fn version(zxid: i64) -> u64 {
 }
 
 fn record(txn: &Txn) -> wal::Record {
-    let payload = postcard::to_allocvec(txn).expect("a transaction always encodes");
+    let payload = postcard::to_extend(txn, Vec::with_capacity(USUAL)).expect("a transaction always encodes");
     let mark = wal::Mark { epoch: EPOCH, version: version(txn.zxid) };
     wal::Record::Entry { mark, payload: Bytes::from(payload) }
 }

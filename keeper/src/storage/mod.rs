@@ -13,8 +13,10 @@
 //! After a write or sync has failed nothing is tried again and nothing becomes durable any more: the server has to end.
 
 mod directory;
+mod disk;
 mod journal;
 mod recover;
+mod room;
 mod snapshot;
 mod snapshots;
 
@@ -26,7 +28,9 @@ use thiserror::Error;
 
 use self::directory::DataDirectory;
 pub use self::directory::DirectoryError;
+pub use self::disk::Faults;
 use self::journal::Journal;
+use self::room::Room;
 pub use self::snapshot::SnapshotError;
 use self::snapshots::Snapshots;
 use crate::tree::Tree;
@@ -39,25 +43,25 @@ pub struct Options {
     pub snapshot_txns: u64,
     /// A snapshot is due after so many bytes of transactions. Default 64 MiB.
     pub snapshot_bytes: u64,
-    /// The size of one file of the log, in bytes. Default 32 MiB.
+    /// The size of one file of the log, in bytes; two are allocated at the start. The largest transaction must fit into one.
+    /// Default 4 MiB.
     pub segment_bytes: u64,
-    /// Injects faults into the log; for tests. Default none.
-    pub faults: Option<Faults>,
-}
-
-/// Faults of the log's disk; for tests.
-#[derive(Clone)]
-pub struct Faults(pub wal::FaultHook);
-
-impl std::fmt::Debug for Faults {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Faults")
-    }
+    /// While fewer bytes than this are free where the log is, [`Storage::is_nearly_full`]. What is on its way already, and
+    /// what is still taken in then, must find room in them. Default 128 MiB.
+    pub min_free_bytes: u64,
+    /// Injects faults; for tests. Default none.
+    pub faults: Faults,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { snapshot_txns: 100_000, snapshot_bytes: 64 << 20, segment_bytes: 32 << 20, faults: None }
+        Self {
+            snapshot_txns: 100_000,
+            snapshot_bytes: 64 << 20,
+            segment_bytes: 4 << 20,
+            min_free_bytes: 128 << 20,
+            faults: Faults::default(),
+        }
     }
 }
 
@@ -97,8 +101,13 @@ pub enum OpenError {
     /// A snapshot was written by another version of this software.
     #[error(transparent)]
     Snapshot(SnapshotError),
-    /// The system has no thread for the log.
-    #[error("cannot start the log's thread: {0}")]
+    /// The newest snapshot may be as good as it was, but cannot be read now.
+    #[error(
+        "{0}; if that does not pass, move the file away: the snapshot before it and the log may hold the same"
+    )]
+    Unreadable(SnapshotError),
+    /// The system has no thread for what runs in the background.
+    #[error("cannot start a thread of the storage: {0}")]
     Thread(#[from] std::io::Error),
 }
 
@@ -118,6 +127,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub struct Storage {
     journal: Journal,
     snapshots: Snapshots,
+    room: Room,
     options: Options,
     // Last, so that the directory is free for others only when nothing is written any more.
     _directory: DataDirectory,
@@ -138,13 +148,14 @@ impl Storage {
         on_durable: impl FnMut(i64) + Send + 'static,
         on_failure: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<(Self, Tree), OpenError> {
-        let directory = DataDirectory::open(dir)?;
+        let directory = DataDirectory::open(dir, &options.faults)?;
         let on_failure: OnFailure = Arc::new(on_failure);
         let recovered = recover::recover(&directory, &options)?;
         let journal = Journal::start(recovered.log, Box::new(on_durable), Arc::clone(&on_failure))?;
         let snapshots =
             Snapshots::new(directory.snapshots(), recovered.snapshots, recovered.replayed_bytes, on_failure);
-        Ok((Self { journal, snapshots, options, _directory: directory }, recovered.tree))
+        let room = Room::watch(directory.log(), options.faults.clone(), options.min_free_bytes)?;
+        Ok((Self { journal, snapshots, room, options, _directory: directory }, recovered.tree))
     }
 
     /// Hands transactions to the log. Never waits: what the log has no room for is kept until it has.
@@ -152,7 +163,15 @@ impl Storage {
         if !txns.is_empty() {
             let bytes = self.journal.append(txns);
             self.snapshots.logged(bytes);
+            self.room.take(bytes);
         }
+    }
+
+    /// Whether the disk is nearly full. Then nothing that makes the data larger should be taken in: what makes it smaller needs
+    /// the log, too, and a server whose log cannot be written has to end.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.room.is_short()
     }
 
     /// Whether the log keeps up. While it does not, nothing new should be taken in.
@@ -173,7 +192,7 @@ impl Storage {
 
     /// Writes and syncs everything that was appended, and waits for a snapshot that has been begun. Blocks.
     pub fn close(self) {
-        let Self { journal, snapshots, options: _, _directory } = self;
+        let Self { journal, snapshots, room: _, options: _, _directory } = self;
         journal.close();
         drop(snapshots);
     }
@@ -188,5 +207,7 @@ impl std::fmt::Debug for Snapshots {
     }
 }
 
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod tests;

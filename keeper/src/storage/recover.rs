@@ -1,11 +1,11 @@
 //! Brings back the tree: the newest snapshot that is intact, and the log after it.
 
-use std::fs;
 use std::path::Path;
 
 use quorumkv_wal as wal;
 
 use super::directory::DataDirectory;
+use super::disk::Faults;
 use super::snapshot::{self, Kept, SnapshotError};
 use super::{OpenError, Options, journal};
 use crate::tree::Tree;
@@ -42,7 +42,7 @@ pub(super) fn recover(directory: &DataDirectory, options: &Options) -> Result<Re
     }
     let (tree, replayed_bytes) = replay(&log, tree, found.last.version)?;
     for zxid in damaged {
-        set_aside(&at, zxid);
+        set_aside(&at, zxid, &options.faults);
     }
     tracing::info!(
         znodes = tree.len(),
@@ -62,7 +62,9 @@ fn load_newest(directory: &Path, snapshots: &mut Vec<Kept>) -> Result<(Tree, Vec
         match snapshot::read(directory, newest.zxid) {
             Ok(tree) => return Ok((tree, damaged)),
             Err(error @ SnapshotError::Format { .. }) => return Err(OpenError::Snapshot(error)),
-            Err(error @ (SnapshotError::Damaged { .. } | SnapshotError::Io { .. })) => {
+            // It says nothing of what the file holds.
+            Err(error @ SnapshotError::Io { .. }) => return Err(OpenError::Unreadable(error)),
+            Err(error @ SnapshotError::Damaged { .. }) => {
                 tracing::error!("{error}; going on with the snapshot before it and more of the log");
                 damaged.push(newest.zxid);
                 snapshots.pop();
@@ -82,7 +84,9 @@ fn open_log(
         segment_bytes: options.segment_bytes,
         // Whatever comes while one sync runs is much less; what a group takes in memory stays taken.
         group_bytes: 1 << 20,
-        faults: options.faults.as_ref().map(|faults| faults.0.clone()),
+        // What waits must find room on a disk that is nearly full.
+        queue_bytes: 16 << 20,
+        faults: options.faults.hook.clone(),
         ..wal::Options::default()
     };
     Ok(wal::Log::open(path, wal_options, version(snapshot_zxid))?)
@@ -115,10 +119,10 @@ fn describe(intact: Option<&Kept>, damaged: &[i64]) -> String {
 }
 
 /// Gives a damaged snapshot another name, so that it is neither counted nor removed: people may want to look at it.
-fn set_aside(directory: &Path, zxid: i64) {
+fn set_aside(directory: &Path, zxid: i64, faults: &Faults) {
     let path = snapshot::path(directory, zxid);
     let aside = directory.join(format!("damaged.{zxid:016x}"));
-    match fs::rename(&path, &aside) {
+    match faults.rename(&path, &aside) {
         Ok(()) => tracing::warn!("the damaged snapshot is now {}", aside.display()),
         Err(error) => tracing::warn!("cannot rename the damaged snapshot {}: {error}", path.display()),
     }

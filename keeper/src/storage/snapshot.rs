@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::directory::sync_directory;
-use crate::tree::Tree;
+use super::disk::Faults;
+use crate::tree::{DecodeError, Tree};
 
 const MAGIC: [u8; 8] = *b"qkvksnap";
 const FORMAT: u32 = 1;
@@ -94,31 +94,35 @@ fn parse_zxid(hex: &str) -> Option<i64> {
     is_hex.then(|| i64::from_str_radix(hex, 16).ok()).flatten()
 }
 
-/// Writes a snapshot of the tree; when this returns it is durable. Returns the size of the file.
-pub(super) fn write(directory: &Path, tree: &Tree) -> Result<Kept, SnapshotError> {
+/// Writes a snapshot of the tree; when this returns it is durable. Returns the size of the file. It is given up when it leaves
+/// fewer than `least` bytes of the disk, which are for the log.
+pub(super) fn write(
+    directory: &Path,
+    tree: &Tree,
+    faults: &Faults,
+    least: u64,
+) -> Result<Kept, SnapshotError> {
     let zxid = tree.last_zxid();
     let path = path(directory, zxid);
     let new = path.with_extension(format!("{zxid:016x}.new"));
-    let file = File::create(&new).map_err(io_error("create", &new))?;
-    let mut out =
-        Summed { inner: BufWriter::with_capacity(BUFFER, Syncing { file, unsynced: 0 }), crc: 0, bytes: 0 };
-    let write = |out: &mut Summed<BufWriter<Syncing>>| {
+    let file = faults.create(&new).map_err(io_error("create", &new))?;
+    let syncing = Syncing { file, unsynced: 0, faults, path: &new, directory, least };
+    let mut out = Summed { inner: BufWriter::with_capacity(BUFFER, syncing), crc: 0, bytes: 0 };
+    let write = |out: &mut Summed<BufWriter<Syncing<'_>>>| {
         out.write_all(&MAGIC)?;
         out.write_all(&FORMAT.to_be_bytes())?;
         out.write_all(&zxid.to_be_bytes())?;
         tree.encode(out)?;
         out.write_all(&(out.bytes - HEADER as u64).to_be_bytes())?;
         out.write_all(&out.crc.to_be_bytes())?;
-        out.flush()?;
-        out.inner.get_ref().file.sync_all()
+        out.flush()
     };
     if let Err(error) = write(&mut out) {
         // Perhaps there is no room: then what is of no use is to take none. It is removed at the next start otherwise.
         let _ = fs::remove_file(&new);
         return Err(io_error("write", &new)(error));
     }
-    fs::rename(&new, &path).map_err(io_error("rename", &new))?;
-    sync_directory(directory).map_err(io_error("sync the directory of", &path))?;
+    faults.rename(&new, &path).map_err(io_error("rename", &new))?;
     Ok(Kept { zxid, bytes: out.bytes })
 }
 
@@ -148,7 +152,12 @@ pub(super) fn read(directory: &Path, zxid: i64) -> Result<Tree, SnapshotError> {
     let mut input = BufReader::with_capacity(BUFFER, open()?);
     input.read_exact(&mut header).map_err(io_error("read", &path))?;
     let mut input = input.take(body);
-    let tree = Tree::decode(&mut input).map_err(|error| damaged(&error.to_string()))?;
+    let tree = Tree::decode(&mut input).map_err(|error| match error {
+        DecodeError::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+            io_error("read", &path)(source)
+        }
+        error => damaged(&error.to_string()),
+    })?;
     if input.limit() > 0 {
         return Err(damaged("something follows the tree"));
     }
@@ -197,23 +206,31 @@ impl<W: Write> Write for Summed<W> {
 }
 
 /// Makes durable what is written, in parts.
-struct Syncing {
+struct Syncing<'a> {
     file: File,
     unsynced: u64,
+    faults: &'a Faults,
+    path: &'a Path,
+    directory: &'a Path,
+    least: u64,
 }
 
-impl Write for Syncing {
+impl Write for Syncing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.unsynced += written as u64;
         if self.unsynced >= SYNC_BYTES {
-            self.file.sync_data()?;
-            self.unsynced = 0;
+            self.flush()?;
         }
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.faults.sync(&self.file, self.path)?;
+        self.unsynced = 0;
+        if self.faults.free(self.directory)? < self.least {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is nearly full"));
+        }
         Ok(())
     }
 }

@@ -49,7 +49,7 @@ impl Snapshots {
     /// Begins a snapshot if one is due and none is being made.
     pub(super) fn maybe_begin(&mut self, tree: &Tree, options: &Options) {
         if self.running.is_none() && !self.failed && self.is_due(tree, options) {
-            self.begin(tree.clone());
+            self.begin(tree.clone(), options);
         }
     }
 
@@ -63,11 +63,13 @@ impl Snapshots {
         txns > 0 && enough && self.logged_bytes >= newest.bytes / 2
     }
 
-    fn begin(&mut self, tree: Tree) {
+    fn begin(&mut self, tree: Tree, options: &Options) {
         let (zxid, directory) = (tree.last_zxid(), self.directory.clone());
+        // Half of what is kept free is for the log alone.
+        let (faults, least) = (options.faults.clone(), options.min_free_bytes / 2);
         let work = move || {
             let begun = Instant::now();
-            let kept = snapshot::write(&directory, &tree)?;
+            let kept = snapshot::write(&directory, &tree, &faults, least)?;
             tracing::info!(
                 zxid = format_args!("{zxid:#x}"), znodes = tree.len(), bytes = kept.bytes, took = ?begun.elapsed(),
                 "wrote a snapshot"

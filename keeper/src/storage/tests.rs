@@ -13,19 +13,25 @@ use crate::txn::{Change, Owner, Txn};
 use crate::wire::Acl;
 
 /// Storage with a tree that everything durable is applied to, as the server does.
-struct Server {
-    storage: Storage,
-    tree: Tree,
+pub(super) struct Server {
+    pub(super) storage: Storage,
+    pub(super) tree: Tree,
     durable: Receiver<i64>,
     failures: Receiver<String>,
 }
 
 /// Small files, and snapshots only when a test asks for them.
-fn small() -> Options {
-    Options { snapshot_txns: u64::MAX, snapshot_bytes: u64::MAX, segment_bytes: 16 << 10, faults: None }
+pub(super) fn small() -> Options {
+    Options {
+        snapshot_txns: u64::MAX,
+        snapshot_bytes: u64::MAX,
+        segment_bytes: 16 << 10,
+        min_free_bytes: 0,
+        faults: Faults::default(),
+    }
 }
 
-fn open_with(dir: &Path, options: Options) -> Result<Server, OpenError> {
+pub(super) fn open_with(dir: &Path, options: Options) -> Result<Server, OpenError> {
     let (to_durable, durable) = sync_channel(1024);
     let (to_failures, failures) = sync_channel(1024);
     // Who has seen enough may be gone.
@@ -39,11 +45,11 @@ fn open_with(dir: &Path, options: Options) -> Result<Server, OpenError> {
     Ok(Server { storage, tree, durable, failures })
 }
 
-fn open(dir: &Path) -> Server {
+pub(super) fn open(dir: &Path) -> Server {
     open_with(dir, small()).expect("opened")
 }
 
-fn refused(dir: &Path) -> OpenError {
+pub(super) fn refused(dir: &Path) -> OpenError {
     match open_with(dir, small()) {
         Ok(_) => panic!("it was opened"),
         Err(error) => error,
@@ -67,7 +73,7 @@ fn create(zxid: i64) -> Arc<Txn> {
 
 impl Server {
     /// Creates znodes up to this zxid and waits until they are durable.
-    fn write_to(&mut self, zxid: i64) {
+    pub(super) fn write_to(&mut self, zxid: i64) {
         let txns: Vec<_> = (self.tree.last_zxid() + 1..=zxid).map(create).collect();
         for batch in txns.chunks(7) {
             self.storage.append(batch);
@@ -78,18 +84,23 @@ impl Server {
         }
     }
 
-    /// Makes a snapshot, and trims.
-    fn snapshot(&mut self) {
+    /// Makes a snapshot, if that is possible, and trims.
+    pub(super) fn try_snapshot(&mut self) {
         self.storage.snapshots.logged(u64::MAX / 2);
-        let eager = Options { snapshot_txns: 1, ..small() };
+        let eager = Options { snapshot_txns: 1, ..self.storage.options.clone() };
         self.storage.snapshots.maybe_begin(&self.tree, &eager);
         if let Some(dispensable) = self.storage.snapshots.wait() {
             self.storage.journal.trim(dispensable);
         }
+    }
+
+    /// Makes a snapshot, and trims.
+    pub(super) fn snapshot(&mut self) {
+        self.try_snapshot();
         assert_eq!(self.storage.snapshots.kept().last().map(|kept| kept.zxid), Some(self.tree.last_zxid()));
     }
 
-    fn assert_holds(&self, zxid: i64) {
+    pub(super) fn assert_holds(&self, zxid: i64) {
         assert_eq!(self.tree.last_zxid(), zxid);
         for created in 1..=zxid {
             assert!(self.tree.get(&format!("/node-{created}")).is_some(), "znode {created} is lost");
@@ -98,7 +109,7 @@ impl Server {
     }
 }
 
-fn snapshots(dir: &TempDir) -> Vec<String> {
+pub(super) fn snapshots(dir: &TempDir) -> Vec<String> {
     let files = fs::read_dir(dir.path().join("snapshots")).expect("listed");
     let mut names: Vec<_> =
         files.map(|file| file.expect("a file").file_name().to_string_lossy().into_owned()).collect();
@@ -106,11 +117,11 @@ fn snapshots(dir: &TempDir) -> Vec<String> {
     names
 }
 
-fn snapshot_file(dir: &TempDir, zxid: i64) -> PathBuf {
+pub(super) fn snapshot_file(dir: &TempDir, zxid: i64) -> PathBuf {
     snapshot::path(&dir.path().join("snapshots"), zxid)
 }
 
-fn flip_byte(path: &Path, at: usize) {
+pub(super) fn flip_byte(path: &Path, at: usize) {
     let mut bytes = fs::read(path).expect("read");
     bytes[at] ^= 0x20;
     fs::write(path, bytes).expect("written");
@@ -183,7 +194,7 @@ fn an_end_between_a_snapshot_and_its_trim_does_no_harm() {
     server.snapshot();
     server.write_to(310);
     // It is written, and nobody has been told.
-    snapshot::write(&dir.path().join("snapshots"), &server.tree).expect("written");
+    snapshot::write(&dir.path().join("snapshots"), &server.tree, &Faults::default(), 0).expect("written");
     server.write_to(320);
     drop(server);
     let mut server = open(dir.path());
@@ -380,8 +391,11 @@ fn what_the_log_cannot_sync_is_never_called_durable() {
             Ok(())
         }
     });
-    let mut server =
-        open_with(dir.path(), Options { faults: Some(Faults(hook)), ..small() }).expect("opened");
+    let mut server = open_with(
+        dir.path(),
+        Options { faults: Faults { hook: Some(hook), ..Faults::default() }, ..small() },
+    )
+    .expect("opened");
     server.storage.append(&[create(1)]);
     let reason = server.failures.recv().expect("told");
     assert!(reason.contains("the log cannot be written") && reason.contains("out of order"), "{reason}");

@@ -1,12 +1,12 @@
 //! What was acknowledged is there after a restart; what cannot be written is not acknowledged.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use quorumkv_keeper::server::Config;
 use quorumkv_keeper::storage;
-use quorumkv_keeper::wire::op;
+use quorumkv_keeper::wire::{ErrorCode, op};
 use quorumkv_wal::{FaultHook, Operation};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -80,7 +80,8 @@ async fn a_disk_that_stands_still_for_a_while_costs_nobody_anything_but_time() {
         }
         Ok(())
     });
-    let options = storage::Options { faults: Some(storage::Faults(hook)), ..storage::Options::default() };
+    let faults = storage::Faults { hook: Some(hook), ..storage::Faults::default() };
+    let options = storage::Options { faults, ..storage::Options::default() };
     let (tick, longest) = (Duration::from_millis(100), Some(Duration::from_secs(600)));
     let config = Config { storage: options, tick, max_session_timeout: longest, ..config(dir.path()) };
     let server = start(config).await;
@@ -135,7 +136,10 @@ async fn a_log_that_cannot_be_synced_acknowledges_nothing_and_ends_the_server() 
         let fails = operation == Operation::Sync && is_broken.load(Ordering::Relaxed);
         if fails { Err(std::io::Error::other("the disk is gone")) } else { Ok(()) }
     });
-    let options = storage::Options { faults: Some(storage::Faults(hook)), ..storage::Options::default() };
+    let options = storage::Options {
+        faults: storage::Faults { hook: Some(hook), ..storage::Faults::default() },
+        ..storage::Options::default()
+    };
     let server = start(Config { storage: options, ..config(dir.path()) }).await;
     let mut client = Client::connect(server.address()).await;
     assert_eq!(client.create("/before", b"").await, Ok("/before".to_owned()));
@@ -145,4 +149,45 @@ async fn a_log_that_cannot_be_synced_acknowledges_nothing_and_ends_the_server() 
     assert!(reason.contains("the log cannot be written") && reason.contains("the disk is gone"), "{reason}");
     assert_eq!(client.reply(2).await, None, "what is not on disk was acknowledged");
     assert!(server.stop().await.expect_err("failed").contains("the disk is gone"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nearly_full_refuses_what_makes_the_data_larger_until_there_is_room() {
+    const NO_ROOM: i32 = ErrorCode::SystemError.number();
+    let dir = tempfile::tempdir().expect("a directory");
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let options = storage::Options {
+        faults: storage::Faults { free_bytes: Some(Arc::clone(&free)), ..storage::Faults::default() },
+        ..storage::Options::default()
+    };
+    let server = start(Config { storage: options, ..config(dir.path()) }).await;
+    let mut client = Client::connect(server.address()).await;
+    assert_eq!(client.create("/before", b"1").await, Ok("/before".to_owned()));
+    free.store((128 << 20) - 1, Ordering::Relaxed);
+    let refused = async {
+        for number in 0.. {
+            match client.create(&format!("/node-{number}"), b"").await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(code) => return code,
+            }
+        }
+        unreachable!("the numbers do not end")
+    };
+    assert_eq!(timeout(PATIENCE, refused).await, Ok(NO_ROOM));
+    assert_eq!(client.set("/before", b"22").await, Err(NO_ROOM));
+    assert_eq!(client.get("/before").await, Ok(b"1".to_vec()));
+    let mut other = Client::connect(server.address()).await;
+    let delete = other.call(op::DELETE, |encoder| {
+        encoder.string("/before").int(-1);
+    });
+    assert!(delete.await.is_ok(), "what makes room is refused");
+    assert!(other.call(op::CLOSE_SESSION, |_| {}).await.is_ok());
+    free.store(128 << 20, Ordering::Relaxed);
+    let taken = async {
+        while client.create("/after", b"").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, taken).await.expect("there is room again");
+    server.stop().await.expect("stopped");
 }
