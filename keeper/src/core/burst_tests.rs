@@ -1,8 +1,8 @@
 //! Much at once: what one turn does is bounded, and the order of things is the same.
 
-use super::tests::{Bench, Packet, event, ok, packets};
+use super::tests::{Bench, Packet, event, failed, frame, ok, packets};
 use super::*;
-use crate::wire::{WatchMode, op};
+use crate::wire::{ErrorCode, WatchMode, op};
 
 /// Names of znodes that are long enough for an event of theirs to be shared.
 fn long(name: &str) -> String {
@@ -143,4 +143,83 @@ fn the_answers_of_one_turn_are_bounded_over_all_connections() {
     for connection in clients.into_iter().filter(|id| !answered.contains(id)) {
         assert_eq!(bench.packets(connection), [ok(3)]);
     }
+}
+
+#[test]
+fn a_session_with_very_many_ephemerals_ends_in_several_transactions() {
+    const LONG: usize = 500_000;
+    let mut bench = Bench::new();
+    let (me, session) = bench.client(1);
+    let (you, _) = bench.client(2);
+    let path = |i: i32| format!("/{i:02}{}", "x".repeat(LONG));
+    for i in 0..20 {
+        bench.create(me, i, &path(i), 1);
+    }
+    let before = bench.logged;
+    bench.bare(me, 99, op::CLOSE_SESSION);
+    assert_eq!(bench.logged - before, 10, "10 MB of paths go in pieces of 1 MiB");
+    bench.create(you, 2, &path(3), 0);
+    bench.durable();
+    assert!(bench.keeper.tree().session(session).is_none());
+    assert_eq!(bench.keeper.tree().ephemerals_len(), 0);
+    assert!(bench.keeper.tree().get(&path(3)).is_some(), "what is created after the end stays");
+    assert_eq!(bench.packets(me).last(), Some(&ok(99)));
+}
+
+#[test]
+fn long_answers_come_in_pieces_and_in_order() {
+    let mut bench = Bench::new();
+    let (me, _) = bench.client(1);
+    bench.create(me, 1, "/a", 0);
+    bench.durable();
+    bench.frame(me, |encoder| {
+        encoder.int(2).int(op::SET_DATA).string("/a").buffer(Some(&vec![7; 900_000])).int(-1);
+    });
+    for xid in 3..200 {
+        bench.frame(me, |encoder| {
+            encoder.int(xid).int(op::GET_DATA).string("/a").boolean(false);
+        });
+    }
+    assert!(!bench.keeper.is_busy(me), "short requests wait for their turn");
+    bench.durable();
+    let expected: Vec<_> = (1..200).map(ok).collect();
+    assert_eq!(bench.packets(me), expected);
+}
+
+#[test]
+fn one_request_cannot_ask_for_more_than_a_reply_holds() {
+    let mut bench = Bench::new();
+    let (me, _) = bench.client(1);
+    bench.create(me, 1, "/a", 0);
+    bench.frame(me, |encoder| {
+        encoder.int(2).int(op::SET_DATA).string("/a").buffer(Some(&vec![7; 900_000])).int(-1);
+    });
+    bench.durable();
+    bench.take(me);
+    let frame = frame(me, |encoder| {
+        encoder.int(3).int(op::MULTI_READ);
+        // The shortest there are: more than any bound that counts on longer ones.
+        for path in std::iter::repeat_n("", 70_000).chain(std::iter::repeat_n("/a", 1_000)) {
+            encoder.int(op::GET_DATA).boolean(false).int(-1).string(path).boolean(false);
+        }
+        encoder.int(-1).boolean(true).int(-1);
+    });
+    bench.keeper.handle(bench.now, frame);
+    let sent: usize = bench.keeper.flush().sends.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(sent > 4 << 20 && sent < 16 << 20, "{sent} bytes");
+}
+
+#[test]
+fn nobody_has_identities_without_bound() {
+    let mut bench = Bench::new();
+    let (me, _) = bench.client(1);
+    for i in 0..100 {
+        bench.frame(me, |encoder| {
+            let auth = format!("user-{i}:secret");
+            encoder.int(-4).int(op::AUTH).int(0).string("digest").buffer(Some(auth.as_bytes()));
+        });
+    }
+    let packets = bench.packets(me);
+    assert_eq!(packets.last(), Some(&failed(-4, ErrorCode::AuthFailed)));
+    assert!(packets.len() > 50 && bench.closed == [me], "{} were answered", packets.len());
 }

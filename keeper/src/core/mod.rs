@@ -376,4 +376,6 @@ impl Keeper {
 #[cfg(test)]
 mod burst_tests;
 #[cfg(test)]
+mod durable_tests;
+#[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ pub(super) struct Bench {
     pub(super) logged: i64,
     sent: BTreeMap<ConnectionId, Vec<Bytes>>,
     pub(super) closed: Vec<ConnectionId>,
-    notices: Vec<Notice>,
+    pub(super) notices: Vec<Notice>,
 }
 
 /// A packet that was sent, taken apart.
@@ -65,13 +65,13 @@ impl Bench {
         self.input(Input::Durable(self.logged));
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         self.now.monotonic_ms += ms;
         self.now.wall_ms += i64::try_from(ms).unwrap();
         self.input(Input::Tick);
     }
 
-    fn open(&mut self, number: u64) -> ConnectionId {
+    pub(super) fn open(&mut self, number: u64) -> ConnectionId {
         let connection = ConnectionId(number);
         let address = SocketAddr::from(([127, 0, 0, 1], 40_000));
         self.input(Input::Opened { connection, address, certificate: None, entropy: [7; 16] });
@@ -82,7 +82,7 @@ impl Bench {
         self.input(frame(connection, write));
     }
 
-    fn greet(&mut self, connection: ConnectionId, session: i64, password: &[u8]) {
+    pub(super) fn greet(&mut self, connection: ConnectionId, session: i64, password: &[u8]) {
         self.frame(connection, |encoder| {
             encoder.int(0).long(0).int(TIMEOUT_MS).long(session).buffer(Some(password)).boolean(false);
         });
@@ -99,7 +99,7 @@ impl Bench {
         (connection, session)
     }
 
-    fn welcome(&mut self, connection: ConnectionId) -> (i32, i64) {
+    pub(super) fn welcome(&mut self, connection: ConnectionId) -> (i32, i64) {
         let packets = self.take(connection);
         let mut decoder = Decoder::new(&packets[0]);
         assert_eq!(decoder.int(), Ok(0));
@@ -121,7 +121,7 @@ impl Bench {
         });
     }
 
-    fn watch(&mut self, connection: ConnectionId, xid: i32, op: i32, path: &str) {
+    pub(super) fn watch(&mut self, connection: ConnectionId, xid: i32, op: i32, path: &str) {
         self.handle_watch(connection, xid, op, path);
         self.input(Input::Tick);
     }
@@ -134,14 +134,14 @@ impl Bench {
         self.keeper.handle(self.now, frame);
     }
 
-    fn bare(&mut self, connection: ConnectionId, xid: i32, op: i32) {
+    pub(super) fn bare(&mut self, connection: ConnectionId, xid: i32, op: i32) {
         self.frame(connection, |encoder| {
             encoder.int(xid).int(op);
         });
     }
 }
 
-fn frame(connection: ConnectionId, write: impl FnOnce(&mut Encoder<'_>)) -> Input {
+pub(super) fn frame(connection: ConnectionId, write: impl FnOnce(&mut Encoder<'_>)) -> Input {
     let mut frame = BytesMut::new();
     write(&mut Encoder::new(&mut frame));
     Input::Frame { connection, frame: frame.freeze() }
@@ -177,7 +177,7 @@ pub(super) fn ok(xid: i32) -> Packet {
     Packet::Reply { xid, error: 0 }
 }
 
-fn failed(xid: i32, code: ErrorCode) -> Packet {
+pub(super) fn failed(xid: i32, code: ErrorCode) -> Packet {
     Packet::Reply { xid, error: code.number() }
 }
 
@@ -372,85 +372,6 @@ fn sessions_outlive_a_restart_and_expire_after_it() {
     after.pass(400);
     after.durable();
     assert!(after.keeper.tree().get("/e").is_none() && after.keeper.tree().session(session).is_none());
-}
-
-#[test]
-fn a_session_with_very_many_ephemerals_ends_in_several_transactions() {
-    const LONG: usize = 500_000;
-    let mut bench = Bench::new();
-    let (me, session) = bench.client(1);
-    let (you, _) = bench.client(2);
-    let path = |i: i32| format!("/{i:02}{}", "x".repeat(LONG));
-    for i in 0..20 {
-        bench.create(me, i, &path(i), 1);
-    }
-    let before = bench.logged;
-    bench.bare(me, 99, op::CLOSE_SESSION);
-    assert_eq!(bench.logged - before, 10, "10 MB of paths go in pieces of 1 MiB");
-    bench.create(you, 2, &path(3), 0);
-    bench.durable();
-    assert!(bench.keeper.tree().session(session).is_none());
-    assert_eq!(bench.keeper.tree().ephemerals_len(), 0);
-    assert!(bench.keeper.tree().get(&path(3)).is_some(), "what is created after the end stays");
-    assert_eq!(bench.packets(me).last(), Some(&ok(99)));
-}
-
-#[test]
-fn long_answers_come_in_pieces_and_in_order() {
-    let mut bench = Bench::new();
-    let (me, _) = bench.client(1);
-    bench.create(me, 1, "/a", 0);
-    bench.durable();
-    bench.frame(me, |encoder| {
-        encoder.int(2).int(op::SET_DATA).string("/a").buffer(Some(&vec![7; 900_000])).int(-1);
-    });
-    for xid in 3..200 {
-        bench.frame(me, |encoder| {
-            encoder.int(xid).int(op::GET_DATA).string("/a").boolean(false);
-        });
-    }
-    assert!(!bench.keeper.is_busy(me), "short requests wait for their turn");
-    bench.durable();
-    let expected: Vec<_> = (1..200).map(ok).collect();
-    assert_eq!(bench.packets(me), expected);
-}
-
-#[test]
-fn one_request_cannot_ask_for_more_than_a_reply_holds() {
-    let mut bench = Bench::new();
-    let (me, _) = bench.client(1);
-    bench.create(me, 1, "/a", 0);
-    bench.frame(me, |encoder| {
-        encoder.int(2).int(op::SET_DATA).string("/a").buffer(Some(&vec![7; 900_000])).int(-1);
-    });
-    bench.durable();
-    bench.take(me);
-    let frame = frame(me, |encoder| {
-        encoder.int(3).int(op::MULTI_READ);
-        // The shortest there are: more than any bound that counts on longer ones.
-        for path in std::iter::repeat_n("", 70_000).chain(std::iter::repeat_n("/a", 1_000)) {
-            encoder.int(op::GET_DATA).boolean(false).int(-1).string(path).boolean(false);
-        }
-        encoder.int(-1).boolean(true).int(-1);
-    });
-    bench.keeper.handle(bench.now, frame);
-    let sent: usize = bench.keeper.flush().sends.iter().map(|(_, bytes)| bytes.len()).sum();
-    assert!(sent > 4 << 20 && sent < 16 << 20, "{sent} bytes");
-}
-
-#[test]
-fn nobody_has_identities_without_bound() {
-    let mut bench = Bench::new();
-    let (me, _) = bench.client(1);
-    for i in 0..100 {
-        bench.frame(me, |encoder| {
-            let auth = format!("user-{i}:secret");
-            encoder.int(-4).int(op::AUTH).int(0).string("digest").buffer(Some(auth.as_bytes()));
-        });
-    }
-    let packets = bench.packets(me);
-    assert_eq!(packets.last(), Some(&failed(-4, ErrorCode::AuthFailed)));
-    assert!(packets.len() > 50 && bench.closed == [me], "{} were answered", packets.len());
 }
 
 #[test]
