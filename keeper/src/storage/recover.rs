@@ -11,7 +11,7 @@ use super::{OpenError, Options, journal};
 use crate::tree::Tree;
 
 /// How much of the log is read at once.
-const REPLAY_BYTES: u64 = 4 << 20;
+const REPLAY_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 4 << 20 };
 
 /// What a directory holds.
 pub(super) struct Recovered {

@@ -145,6 +145,20 @@ fn a_restart_brings_back_what_was_durable() {
 }
 
 #[test]
+fn however_many_transactions_follow_the_snapshot_all_are_replayed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = open(dir.path());
+    server.write_to(10);
+    server.snapshot();
+    for zxid in 11..30 {
+        server.write_to(zxid);
+        drop(server);
+        server = open(dir.path());
+        server.assert_holds(zxid);
+    }
+}
+
+#[test]
 fn a_stop_in_good_order_writes_what_was_only_queued() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = open(dir.path());
