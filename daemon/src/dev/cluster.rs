@@ -1,6 +1,6 @@
 //! The task that owns the nodes: it starts them, tells what happens, and stops them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -8,21 +8,25 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, interval_at, sleep_until};
+use tokio::time::{Instant, Interval, interval_at, sleep, sleep_until, timeout};
 
 use super::DevError;
 use super::coordination::Coordination;
 use super::home::Home;
 use super::process::{Process, next_end, stop_all};
-use super::story::{Afterwards, Ending, Story};
+use super::restarts::{self, Restarts};
+use super::story::{Afterwards, Ending, Reminder, Story};
 use super::text::{Greeting, Teller};
 use super::watch::{self, Sighting};
 
 /// Nodes that are to stop have this long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// While the cluster does not serve yet, why not is told this often.
+/// While the cluster does not serve yet, why not is looked at this often.
 const REMINDER: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether nodes that were started by hand have ended.
+const POLL: Duration = Duration::from_millis(100);
 
 /// What may wait to be told, for each node.
 const SIGHTINGS: usize = 16;
@@ -59,6 +63,7 @@ enum Event {
     Ended(usize, Ending),
     RestartDue(usize),
     KeeperFailed(String),
+    KeeperDue,
     Reminder,
     Stop(&'static str),
 }
@@ -66,16 +71,20 @@ enum Event {
 /// Nodes, and all that belongs to them.
 pub(super) struct Cluster<'a> {
     home: &'a Home,
-    coordination: &'a Coordination,
+    coordination: &'a mut Coordination,
     binary: &'a Path,
     restart: bool,
     processes: Vec<Process>,
     /// When nodes that have ended are started again.
     due: BTreeMap<usize, Instant>,
+    keeper_restarts: Restarts,
+    /// When a keeper that has failed is started again.
+    keeper_due: Option<Instant>,
     sightings: Receiver<Sighting>,
     /// The tasks that look at the nodes; they end with this.
     _watchers: JoinSet<()>,
-    reminder: Interval,
+    turns: Interval,
+    reminder: Reminder,
     story: Story,
     teller: Teller,
 }
@@ -84,7 +93,7 @@ impl<'a> Cluster<'a> {
     /// A cluster whose nodes are not started.
     pub(super) fn new(
         home: &'a Home,
-        coordination: &'a Coordination,
+        coordination: &'a mut Coordination,
         binary: &'a Path,
         restart: bool,
     ) -> Self {
@@ -96,6 +105,8 @@ impl<'a> Cluster<'a> {
         for i in nodes.clone() {
             watchers.spawn(watch::watch(i, shape.endpoint(i), told.clone()));
         }
+        let mut keeper_restarts = Restarts::new();
+        keeper_restarts.started(Instant::now());
         Self {
             home,
             coordination,
@@ -103,9 +114,12 @@ impl<'a> Cluster<'a> {
             restart,
             processes: nodes.clone().map(|i| Process::new(i, shape, home, &zookeeper, binary)).collect(),
             due: BTreeMap::new(),
+            keeper_restarts,
+            keeper_due: None,
             sightings,
             _watchers: watchers,
-            reminder: interval_at(Instant::now() + REMINDER, REMINDER),
+            turns: interval_at(Instant::now() + REMINDER, REMINDER),
+            reminder: Reminder::new(),
             story: Story::new(nodes.map(|i| shape.endpoint(i))),
             teller: Teller::new(),
         }
@@ -123,8 +137,9 @@ impl<'a> Cluster<'a> {
                 Event::Seen(sighting) => self.seen(&sighting),
                 Event::Ended(node, ending) => self.ended(node, &ending)?,
                 Event::RestartDue(node) => self.start_again(node),
-                Event::KeeperFailed(reason) => return Err(DevError::KeeperFailed(reason)),
-                Event::Reminder => self.teller.tell_all(&self.story.waits()),
+                Event::KeeperFailed(reason) => self.keeper_failed(reason).await?,
+                Event::KeeperDue => self.start_keeper_again().await,
+                Event::Reminder => self.teller.tell_all(&self.reminder.turn(self.story.waits())),
                 Event::Stop(name) => {
                     self.teller.tell(&format!("{name}: stopping the nodes"));
                     return Ok(());
@@ -144,13 +159,21 @@ impl<'a> Cluster<'a> {
                 None => std::future::pending().await,
             }
         };
+        let keeper_due = self.keeper_due;
+        let keeper_due = async {
+            match keeper_due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             name = signals.next() => Event::Stop(name),
             reason = self.coordination.failed() => Event::KeeperFailed(reason),
             (node, ending) = next_end(&mut self.processes) => Event::Ended(node, ending),
             node = restart_due => Event::RestartDue(node),
+            () = keeper_due => Event::KeeperDue,
             Some(sighting) = self.sightings.recv() => Event::Seen(sighting),
-            _ = self.reminder.tick(), if !self.story.has_begun() => Event::Reminder,
+            _ = self.turns.tick(), if !self.story.has_begun() => Event::Reminder,
         }
     }
 
@@ -169,7 +192,13 @@ impl<'a> Cluster<'a> {
 
     fn ended(&mut self, node: usize, ending: &Ending) -> Result<(), DevError> {
         if !self.story.has_begun() {
-            return Err(DevError::Start { node, ending: ending.describe() });
+            let ending = match ending {
+                Ending::Failed { reason, .. } if self.home.is_temporary() => {
+                    format!("has ended by itself: {reason} (--data-dir DIR keeps its log)")
+                }
+                other => other.describe(),
+            };
+            return Err(DevError::Start { node, ending });
         }
         let afterwards = if self.restart {
             let pause = self.processes[node].next_pause();
@@ -184,32 +213,94 @@ impl<'a> Cluster<'a> {
     }
 
     fn start_again(&mut self, node: usize) {
-        self.due.remove(&node);
-        // Somebody may have been quicker.
-        if self.story.is_by_hand(node) {
+        // Somebody was quicker. When that one ends as well, it is this one's turn.
+        if self.home.is_in_use(node) {
+            self.due.insert(node, Instant::now() + restarts::SHORTEST);
             return;
         }
+        self.due.remove(&node);
         match self.processes[node].start() {
             Ok(()) => self.story.started(node),
             Err(error) => {
-                self.teller.tell(&format!("node {node} cannot be started: {error}"));
-                self.due.insert(node, Instant::now() + self.processes[node].next_pause());
+                let pause = self.processes[node].next_pause();
+                self.due.insert(node, Instant::now() + pause);
+                self.teller.tell(&format!(
+                    "node {node} cannot be started, and is tried again in {pause:?}: {error}"
+                ));
             }
         }
     }
 
-    /// Stops everything that belongs to the cluster.
-    pub(super) async fn stop(mut self) {
-        let by_hand: Vec<usize> =
-            (0..self.processes.len()).filter(|&node| self.story.is_by_hand(node)).collect();
-        for node in by_hand {
-            if watch::ask_to_stop(&self.home.shape().endpoint(node)).await {
-                self.teller.tell(&format!("node {node}, which was started by hand, stops as well"));
+    /// Reads and writes need no keeper, so the cluster goes on while it is started again.
+    async fn keeper_failed(&mut self, reason: String) -> Result<(), DevError> {
+        if !self.story.has_begun() {
+            return Err(DevError::KeeperFailed(reason));
+        }
+        self.coordination.clear().await;
+        let pause = self.keeper_restarts.ended(Instant::now());
+        self.keeper_due = Some(Instant::now() + pause);
+        self.teller.tell(&format!("the keeper has failed: {reason}"));
+        self.teller.tell("  reads and writes go on; no other leader can be elected until it is back");
+        self.teller.tell(&format!("  it is started again in {pause:?}"));
+        Ok(())
+    }
+
+    async fn start_keeper_again(&mut self) {
+        self.keeper_due = None;
+        match self.coordination.start_again(self.home).await {
+            Ok(()) => {
+                self.keeper_restarts.started(Instant::now());
+                self.teller.tell("the keeper runs again");
+            }
+            Err(error) => {
+                let pause = self.keeper_restarts.ended(Instant::now());
+                self.keeper_due = Some(Instant::now() + pause);
+                self.teller.tell(&format!("{error}; it is tried again in {pause:?}"));
             }
         }
+    }
+
+    /// Stops everything that belongs to the cluster. Returns who was started by hand and could not be stopped.
+    pub(super) async fn stop(mut self) -> Option<String> {
+        let mut asked = BTreeSet::new();
+        self.ask_by_hand(&mut asked).await;
         for node in stop_all(&mut self.processes, PATIENCE).await {
             self.teller
                 .tell(&format!("node {node} did not stop within {} s and was killed", PATIENCE.as_secs()));
+        }
+        let all_gone = async {
+            while !self.by_hand().is_empty() {
+                // One that is just starting could not hear it before.
+                self.ask_by_hand(&mut asked).await;
+                sleep(POLL).await;
+            }
+        };
+        if timeout(PATIENCE, all_gone).await.is_ok() {
+            return None;
+        }
+        let shape = self.home.shape();
+        let name = |&node: &usize| format!("node {node} ({})", shape.endpoint(node));
+        let left: Vec<String> = self.by_hand().iter().map(name).collect();
+        for name in &left {
+            self.teller.tell(&format!("{name}, which was started by hand, does not stop, and still runs"));
+        }
+        self.teller.tell(&format!("the data stays in {}", self.home.path().display()));
+        Some(left.join(", "))
+    }
+
+    /// The nodes whose data a process uses that is none of ours.
+    fn by_hand(&self) -> Vec<usize> {
+        let is_by_hand = |node: &usize| !self.processes[*node].is_running() && self.home.is_in_use(*node);
+        (0..self.processes.len()).filter(is_by_hand).collect()
+    }
+
+    /// Asks nodes that were started by hand to stop, each until it says that it will.
+    async fn ask_by_hand(&self, asked: &mut BTreeSet<usize>) {
+        for node in self.by_hand() {
+            if !asked.contains(&node) && watch::ask_to_stop(&self.home.shape().endpoint(node)).await {
+                asked.insert(node);
+                self.teller.tell(&format!("node {node}, which was started by hand, stops as well"));
+            }
         }
     }
 }

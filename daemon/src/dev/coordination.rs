@@ -1,7 +1,6 @@
 //! What stands in ZooKeeper's place: a keeper in this process, or a ZooKeeper that runs already.
 
 use std::fs::OpenOptions;
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -27,8 +26,8 @@ const LOG: &str = "info";
 
 /// What the nodes coordinate through.
 pub(super) enum Coordination {
-    /// A keeper in this process.
-    Keeper(Server),
+    /// A keeper in this process, on this port; it may have failed.
+    Keeper { port: u16, server: Option<Server> },
     /// Somebody else's, where this cluster has a znode of its own.
     ZooKeeper { servers: String, root: String, is_ours: bool },
 }
@@ -38,10 +37,8 @@ impl Coordination {
     pub(super) async fn start(wanted: Wanted, home: &Home) -> Result<Self, DevError> {
         match wanted {
             Wanted::Keeper(port) => {
-                // Noticed before anything is made.
-                TcpListener::bind((HOST, port)).map_err(|source| DevError::KeeperPort { port, source })?;
                 log_to(&home.keeper_log())?;
-                Ok(Self::Keeper(start_keeper(port, home).await?))
+                Ok(Self::Keeper { port, server: Some(start_keeper(port, home).await?) })
             }
             // Clusters at one ZooKeeper must not meet, so each has a root of its own unless one was written.
             Wanted::ZooKeeper { connect, has_root } => {
@@ -55,7 +52,7 @@ impl Coordination {
     /// What nodes are given as `--zookeeper`.
     pub(super) fn connect_string(&self) -> String {
         match self {
-            Self::Keeper(server) => server.address().to_string(),
+            Self::Keeper { port, .. } => format!("{HOST}:{port}"),
             Self::ZooKeeper { servers, root, .. } => format!("{servers}{root}"),
         }
     }
@@ -63,9 +60,9 @@ impl Coordination {
     /// What it is called, where it is reached, what there is to say about it, and where it logs.
     pub(super) fn describe(&self, home: &Home) -> [String; 4] {
         match self {
-            Self::Keeper(server) => {
+            Self::Keeper { .. } => {
                 let log = home.keeper_log().display().to_string();
-                ["keeper".to_owned(), server.address().to_string(), "in this process".to_owned(), log]
+                ["keeper".to_owned(), self.connect_string(), "in this process".to_owned(), log]
             }
             Self::ZooKeeper { servers, root, .. } => {
                 ["zookeeper".to_owned(), servers.clone(), format!("below {root}"), String::new()]
@@ -73,18 +70,37 @@ impl Coordination {
         }
     }
 
-    /// Resolves when it is no more, with the reason.
+    /// Resolves when what runs here is no more, with the reason.
     pub(super) async fn failed(&self) -> String {
         match self {
-            Self::Keeper(server) => server.failed().await,
-            Self::ZooKeeper { .. } => std::future::pending().await,
+            Self::Keeper { server: Some(server), .. } => server.failed().await,
+            Self::Keeper { server: None, .. } | Self::ZooKeeper { .. } => std::future::pending().await,
         }
+    }
+
+    /// Ends what is left of a keeper that has failed: then its port and its directory are free.
+    pub(super) async fn clear(&mut self) {
+        if let Self::Keeper { server, .. } = self
+            && let Some(failed) = server.take()
+        {
+            // Why it has failed is known.
+            let _ = failed.stop().await;
+        }
+    }
+
+    /// Starts a keeper again that was cleared: with what its log holds, as after any other end.
+    pub(super) async fn start_again(&mut self, home: &Home) -> Result<(), DevError> {
+        if let Self::Keeper { port, server } = self {
+            *server = Some(start_keeper(*port, home).await?);
+        }
+        Ok(())
     }
 
     /// Stops what was started; nodes that use it have ended.
     pub(super) async fn stop(self, home: &Home) -> Result<(), DevError> {
         match self {
-            Self::Keeper(server) => server.stop().await.map_err(DevError::KeeperFailed),
+            Self::Keeper { server: None, .. } => Ok(()),
+            Self::Keeper { server: Some(server), .. } => server.stop().await.map_err(DevError::KeeperFailed),
             Self::ZooKeeper { servers, root, is_ours } => {
                 if is_ours && home.is_temporary() {
                     let forgotten = timeout(PATIENCE, forget(&servers, &root)).await;

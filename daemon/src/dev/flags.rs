@@ -21,10 +21,12 @@ pub struct DevFlags {
     /// How many nodes [default: 3, or as many as --data-dir has]
     #[arg(long, value_name = "N")]
     pub nodes: Option<usize>,
-    /// Port of the first node; the others have the next ones, and health and metrics are 1000 above [default: 5000]
+    /// Port of the first node; the others have the next ones, and health and metrics are 1000 above [default: 5000, or
+    /// as --data-dir has it]
     #[arg(long, value_name = "PORT")]
     pub base_port: Option<u16>,
-    /// Directory that keeps everything for the next time [default: a temporary one, deleted at the end]
+    /// Directory that keeps everything for the next time, and with it how many nodes there are and on which ports
+    /// [default: a temporary one, deleted at the end, or by the next start if this one is killed]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Use a ZooKeeper that runs already, and start no keeper

@@ -2,12 +2,14 @@
 //!
 //! | Path | Holds |
 //! |---|---|
-//! | `dev.json` | the cluster's shape; locked while it runs |
+//! | `LOCK` | locked while the cluster runs |
+//! | `dev.json` | the cluster's shape |
 //! | `keeper/`, `keeper.log` | the keeper's data and its log |
 //! | `node-0/`, `node-0.log`, … | each node's data directory and its log |
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,16 @@ use super::flags::{DevFlags, Shape};
 /// Version of `dev.json`.
 const FORMAT: u32 = 1;
 
+/// What names of temporary directories begin with.
+const TEMPORARY: &str = "kvd-dev-";
+
+/// Locked while somebody uses a directory: this one, and a node's own.
+const LOCK: &str = "LOCK";
+
+/// The cluster's shape; and while that is written, where.
+const SHAPE: &str = "dev.json";
+const NEW_SHAPE: &str = "dev.json.new";
+
 /// A directory that this process holds.
 #[derive(Debug)]
 pub(super) struct Home {
@@ -28,8 +40,8 @@ pub(super) struct Home {
     /// Deletes the directory when it is dropped.
     temporary: Option<TempDir>,
     /// Held for the process's lifetime.
-    lock: File,
-    /// Nothing but the locked file stands there yet, and whether the directory was made for it.
+    _lock: File,
+    /// There is no cluster yet, and whether the directory was made for one.
     fresh: Option<Made>,
 }
 
@@ -56,7 +68,7 @@ impl Home {
         let temporary = match &flags.data_dir {
             Some(_) => None,
             None => {
-                let made = tempfile::Builder::new().prefix("kvd-dev-").tempdir();
+                let made = tempfile::Builder::new().prefix(TEMPORARY).tempdir();
                 Some(made.map_err(io("make a temporary directory in", &std::env::temp_dir()))?)
             }
         };
@@ -68,42 +80,64 @@ impl Home {
             (None, Some(temporary)) => (temporary.path().to_owned(), false),
             (None, None) => unreachable!("either one is there"),
         };
-        let file = path.join("dev.json");
-        let is_empty = fs::read_dir(&path).map_err(io("list", &path))?.next().is_none();
-        if !is_empty && !file.exists() {
+        let file = path.join(SHAPE);
+        let names = fs::read_dir(&path)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
+            .map_err(io("list", &path))?;
+        // A start that was killed at once leaves no more than these.
+        if !names.iter().all(|name| name == LOCK || name == NEW_SHAPE) && !file.exists() {
             return Err(DevError::Foreign(path));
         }
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file);
-        let mut lock = options.map_err(io("open", &file))?;
+        let lock_path = path.join(LOCK);
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
+        let lock = lock.map_err(io("open", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DevError::InUse(path)),
-            Err(TryLockError::Error(source)) => return Err(io("lock", &file)(source)),
+            Err(TryLockError::Error(source)) => return Err(io("lock", &lock_path)(source)),
         }
-        let mut text = String::new();
-        lock.read_to_string(&mut text).map_err(io("read", &file))?;
-        let known = parse(&text).map_err(|reason| DevError::Unreadable { path: file.clone(), reason })?;
+        let known = match fs::read_to_string(&file) {
+            Ok(text) => {
+                Some(parse(&text).map_err(|reason| DevError::Unreadable { path: file.clone(), reason })?)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(io("read", &file)(error)),
+        };
         let fresh = known.is_none().then_some(Made { directory });
         let (remembered, id) = match known {
             Some((shape, id)) => (Some(shape), id),
             None => (None, format!("{:08x}", rand::random::<u32>())),
         };
         // From here on dropping it removes what was made.
-        let mut home = Self { path, shape: Shape::DEFAULT, id, temporary, lock, fresh };
+        let mut home = Self { path, shape: Shape::DEFAULT, id, temporary, _lock: lock, fresh };
         home.shape = flags.shape(remembered)?;
         Ok(home)
     }
 
-    /// Remembers the cluster: from now on the directory is its own.
-    pub(super) fn settle(&mut self) -> Result<(), DevError> {
-        if self.fresh.is_some() {
-            let Shape { nodes, base_port } = self.shape;
-            let content = File1 { format: FORMAT, id: self.id.clone(), nodes, base_port };
-            let text = serde_json::to_string(&content).expect("numbers and text are JSON");
-            self.lock.write_all(text.as_bytes()).map_err(io("write", &self.path.join("dev.json")))?;
-            self.fresh = None;
+    /// Remembers the cluster, so that the next start knows the directory, whatever becomes of this one.
+    pub(super) fn remember(&self) -> Result<(), DevError> {
+        if self.fresh.is_none() {
+            return Ok(());
         }
-        Ok(())
+        let Shape { nodes, base_port } = self.shape;
+        let content = File1 { format: FORMAT, id: self.id.clone(), nodes, base_port };
+        let text = serde_json::to_string(&content).expect("numbers and text are JSON");
+        self.write(text.as_bytes()).map_err(io("write", &self.path.join(SHAPE)))
+    }
+
+    /// Writes `dev.json` so that after a crash all of it is there, or nothing.
+    fn write(&self, content: &[u8]) -> io::Result<()> {
+        let new = self.path.join(NEW_SHAPE);
+        let mut file = File::create(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&new, self.path.join(SHAPE))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// There is a cluster now: from here on nothing goes again but a temporary directory.
+    pub(super) fn settle(&mut self) {
+        self.fresh = None;
     }
 
     /// The cluster that lives here.
@@ -143,6 +177,17 @@ impl Home {
         self.path.join("keeper.log")
     }
 
+    /// Whether a process uses the data directory of node `i`, whoever has started it.
+    pub(super) fn is_in_use(&self, i: usize) -> bool {
+        is_locked(&self.node(i))
+    }
+
+    /// Leaves a temporary directory where it is: somebody uses it.
+    pub(super) fn leave(&mut self) {
+        // It is where it was; only the intent to delete it is gone.
+        self.temporary.take().map(TempDir::keep);
+    }
+
     /// Deletes a temporary directory.
     pub(super) fn close(mut self) -> Result<(), DevError> {
         self.temporary.take().map_or(Ok(()), TempDir::close).map_err(io("delete", &self.path))
@@ -152,13 +197,50 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         if let Some(made) = self.fresh.take() {
-            // What stays although it should not is an empty file, which the next start takes for a new directory.
-            let _ = fs::remove_file(self.path.join("dev.json"));
+            // What stays although it should not, the next start takes for what it is.
+            let _ = fs::remove_dir_all(self.keeper());
+            let _ = fs::remove_file(self.keeper_log());
+            for name in [NEW_SHAPE, SHAPE, LOCK] {
+                let _ = fs::remove_file(self.path.join(name));
+            }
             if made.directory {
                 let _ = fs::remove_dir(&self.path);
             }
         }
     }
+}
+
+/// Deletes the temporary directories of clusters whose `kvd dev` was killed and could not do it. Returns which those were.
+pub(super) fn sweep() -> Vec<PathBuf> {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY));
+    ours.map(|entry| entry.path()).filter(|path| delete_if_left(path)).collect()
+}
+
+/// Deletes such a directory unless it is somebody else's, or anything in it is used.
+fn delete_if_left(path: &Path) -> bool {
+    let is_ours = fs::symlink_metadata(path)
+        .is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw());
+    // One that has just been made is locked before this file is there.
+    if !is_ours || !path.join(SHAPE).is_file() {
+        return false;
+    }
+    let Ok(lock) = OpenOptions::new().write(true).open(path.join(LOCK)) else { return false };
+    if lock.try_lock().is_err() {
+        return false;
+    }
+    let Ok(entries) = fs::read_dir(path) else { return false };
+    // Nodes end by themselves when their parent is gone, and those that were started by hand do not.
+    if entries.flatten().any(|entry| is_locked(&entry.path())) {
+        return false;
+    }
+    fs::remove_dir_all(path).is_ok()
+}
+
+/// Whether somebody holds the lock of a data directory. It is taken for a moment where nobody does.
+fn is_locked(directory: &Path) -> bool {
+    let Ok(lock) = OpenOptions::new().write(true).open(directory.join(LOCK)) else { return false };
+    matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// The directory by its whole path: what is printed can be used anywhere.
@@ -167,11 +249,8 @@ fn absolute(path: &Path) -> Result<PathBuf, DevError> {
     path.canonicalize().map_err(io("open", path))
 }
 
-/// What the file says; nothing if it is new.
-fn parse(text: &str) -> Result<Option<(Shape, String)>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
+/// What the file says.
+fn parse(text: &str) -> Result<(Shape, String), String> {
     let file: File1 = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if file.format != FORMAT {
         return Err(format!("it has format {}, and this kvd knows {FORMAT}", file.format));
@@ -181,7 +260,7 @@ fn parse(text: &str) -> Result<Option<(Shape, String)>, String> {
     }
     let shape = Shape { nodes: file.nodes, base_port: file.base_port };
     let shape = shape.check().map_err(|error| error.to_string())?;
-    Ok(Some((shape, file.id)))
+    Ok((shape, file.id))
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DevError {
@@ -202,10 +281,15 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let path = place.path().join("new");
         let five = DevFlags { nodes: Some(5), ..flags(&path) };
-        drop(Home::open(&five).expect("a new directory"));
+        let home = Home::open(&five).expect("a new directory");
+        home.remember().expect("written");
+        fs::create_dir(home.keeper()).expect("made");
+        fs::write(home.keeper_log(), "it does not start").expect("written");
+        drop(home);
         assert!(!path.exists(), "nothing came of it");
         let mut home = Home::open(&five).expect("a new directory");
-        home.settle().expect("written");
+        home.remember().expect("written");
+        home.settle();
         let id = home.id().to_owned();
         assert!(matches!(Home::open(&five), Err(DevError::InUse(_))));
         home.close().expect("closed");
@@ -234,8 +318,39 @@ mod tests {
     fn a_temporary_directory_is_deleted() {
         let home = Home::open(&DevFlags::default()).expect("a directory");
         let path = home.path().to_owned();
-        assert!(home.is_temporary() && path.join("dev.json").exists());
+        assert!(home.is_temporary() && path.exists());
         home.close().expect("deleted");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_start_that_was_killed_while_it_wrote_leaves_a_directory_that_is_as_new() {
+        let place = tempfile::tempdir().expect("a directory");
+        fs::write(place.path().join(LOCK), "").expect("written");
+        fs::write(place.path().join(NEW_SHAPE), "{\"form").expect("written");
+        let mut home = Home::open(&flags(place.path())).expect("a new directory");
+        home.remember().expect("written");
+        home.settle();
+        assert!(!place.path().join(NEW_SHAPE).exists());
+        let id = home.id().to_owned();
+        drop(home);
+        assert_eq!(Home::open(&flags(place.path())).expect("the directory again").id(), id);
+    }
+
+    #[test]
+    fn only_what_nobody_uses_is_swept() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path();
+        assert!(!delete_if_left(path), "one that has just been made");
+        fs::write(path.join(LOCK), "").expect("written");
+        fs::write(path.join(SHAPE), "").expect("written");
+        fs::create_dir(path.join("node-0")).expect("made");
+        fs::write(path.join("node-0").join(LOCK), "").expect("written");
+        for used in [path.to_owned(), path.join("node-0")] {
+            let lock = File::open(used.join(LOCK)).expect("opened");
+            lock.lock().expect("locked");
+            assert!(!delete_if_left(path), "{used:?} is used");
+        }
+        assert!(delete_if_left(path) && !path.exists());
     }
 }

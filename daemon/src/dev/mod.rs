@@ -2,8 +2,8 @@
 //!
 //! `flags` is what was told and `home` the directory; `coordination` is what stands in ZooKeeper's place. Each node is a
 //! `process` of its own, so that killing one is what it is anywhere else; `leash` is the node's side of that: it does not
-//! outlive its parent. `watch` asks the nodes how they are, and `story` decides what is told of it. `cluster` has the one
-//! task that owns them all; `text` prints.
+//! outlive its parent. `watch` asks the nodes how they are, and `story` decides what is told of it; `restarts` decides when
+//! what has ended is started again. `cluster` has the one task that owns them all; `text` prints.
 
 mod cluster;
 mod coordination;
@@ -11,6 +11,7 @@ mod flags;
 mod home;
 mod leash;
 mod process;
+mod restarts;
 mod story;
 mod text;
 mod watch;
@@ -95,6 +96,9 @@ pub enum DevError {
     /// The keeper has ended.
     #[error("the keeper has failed, and so the cluster was stopped: {0}")]
     KeeperFailed(String),
+    /// Nodes that were started by hand still run.
+    #[error("what was started by hand still runs, and has to be ended by hand: {0}")]
+    Left(String),
     /// A node ended before the cluster served.
     #[error("node {node} did not start: it {ending}")]
     Start {
@@ -121,31 +125,42 @@ pub async fn run(flags: DevFlags) -> Result<(), DevError> {
     let binary = std::env::current_exe().map_err(DevError::System)?;
     // Before anything is made: a Ctrl-C must find somebody who cleans up.
     let signals = cluster::Signals::new().map_err(DevError::System)?;
-    let mut home = Home::open(&flags)?;
-    let coordination = flags.coordination(home.shape())?;
-    check_ports(home.shape())?;
-    let coordination = Coordination::start(coordination, &home).await?;
-    let ended = match home.settle() {
-        Ok(()) => {
-            let mut cluster = Cluster::new(&home, &coordination, &binary, flags.restart);
-            let ended = cluster.run(signals).await;
-            cluster.stop().await;
-            ended
+    if flags.data_dir.is_none() {
+        for path in home::sweep() {
+            text::say(&format!("deleted {}: an earlier kvd dev was killed and left it\n", path.display()));
         }
-        Err(error) => Err(error),
-    };
+    }
+    let mut home = Home::open(&flags)?;
+    let wanted = flags.coordination(home.shape())?;
+    check_ports(home.shape(), &wanted)?;
+    home.remember()?;
+    let mut coordination = Coordination::start(wanted, &home).await?;
+    home.settle();
+    let mut cluster = Cluster::new(&home, &mut coordination, &binary, flags.restart);
+    let ended = cluster.run(signals).await;
+    let left = cluster.stop().await;
+    if left.is_some() {
+        home.leave();
+    }
     let stopped = coordination.stop(&home).await;
     let deleted = home.close();
-    text::say("stopped: nothing is left running\n");
-    ended.and(stopped).and(deleted)
+    let left = match left {
+        Some(nodes) => Err(DevError::Left(nodes)),
+        None => {
+            text::say("stopped: nothing is left running\n");
+            Ok(())
+        }
+    };
+    ended.and(stopped).and(left).and(deleted)
 }
 
-/// Notices ports that are in use while nothing has been started yet.
-fn check_ports(shape: Shape) -> Result<(), DevError> {
+/// Notices ports that are in use while nothing has been made yet.
+fn check_ports(shape: Shape, coordination: &flags::Coordination) -> Result<(), DevError> {
     for port in shape.ports() {
-        if let Err(source) = TcpListener::bind((HOST, port)) {
-            return Err(DevError::Port { port, source });
-        }
+        TcpListener::bind((HOST, port)).map_err(|source| DevError::Port { port, source })?;
+    }
+    if let flags::Coordination::Keeper(port) = *coordination {
+        TcpListener::bind((HOST, port)).map_err(|source| DevError::KeeperPort { port, source })?;
     }
     Ok(())
 }

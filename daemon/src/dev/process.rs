@@ -16,21 +16,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::flags::{HOST, Shape};
 use super::home::Home;
+use super::restarts::Restarts;
 use super::story::Ending;
 use super::{DevError, text};
 
 /// After this time without a node, another is elected: soon enough to watch, and long enough for a busy laptop.
 const SESSION_TIMEOUT: &str = "3s";
 
-/// A node that has run for this long may be started again at once.
-const STEADY: Duration = Duration::from_secs(10);
-
-/// Pauses before a restart: from the first to the second, doubled each time that a node does not run steadily.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(32);
-
 /// Bytes of a log's end that are searched for the reason of a node's end.
 const TAIL: u64 = 64 << 10;
+
+/// What a node logs that a client tells to stop. Its exit code is the same as after SIGTERM.
+const KILLED: &str = " told to stop from=";
 
 /// A node, whether its process runs or not.
 #[derive(Debug)]
@@ -42,8 +39,7 @@ pub(super) struct Process {
     /// Where the log of this run begins.
     log_from: u64,
     running: Option<Running>,
-    started: Instant,
-    pause: Duration,
+    restarts: Restarts,
 }
 
 #[derive(Debug)]
@@ -75,8 +71,7 @@ impl Process {
             log: home.node_log(i),
             log_from: 0,
             running: None,
-            started: Instant::now(),
-            pause: SHORTEST_PAUSE,
+            restarts: Restarts::new(),
         }
     }
 
@@ -90,7 +85,7 @@ impl Process {
 
     /// The command that starts this node in a terminal.
     pub(super) fn command(&self) -> String {
-        let words = std::iter::once(text::shortest(&self.binary))
+        let words = std::iter::once(self.binary.display().to_string())
             .chain(self.arguments.iter().map(|argument| argument.to_string_lossy().into_owned()));
         words.map(|word| text::quoted(&word)).collect::<Vec<_>>().join(" ")
     }
@@ -119,7 +114,7 @@ impl Process {
         // Waiting for a child would close what it holds.
         let leash = child.stdin.take();
         self.running = Some(Running { child, _leash: leash });
-        self.started = Instant::now();
+        self.restarts.started(Instant::now());
         Ok(())
     }
 
@@ -139,26 +134,26 @@ impl Process {
         Some(async move { (index, child.wait().await) }.boxed())
     }
 
-    /// How long to wait before it is started again.
+    /// How long to wait before it is started again, when it has ended or cannot be started.
     pub(super) fn next_pause(&mut self) -> Duration {
-        self.pause = if self.started.elapsed() >= STEADY { SHORTEST_PAUSE } else { self.pause };
-        let pause = self.pause;
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
-        pause
+        self.restarts.ended(Instant::now())
     }
 
     fn ending(&self, status: io::Result<ExitStatus>) -> Ending {
+        let failed = |reason| Ending::Failed { reason, log: self.log.clone() };
         match status {
+            Ok(status) if status.success() && self.has_logged(KILLED) => Ending::KilledByKvctl,
             Ok(status) if status.success() => Ending::InGoodOrder,
             Ok(status) => match status.signal() {
                 Some(signal) => Ending::Killed(signal),
-                None => {
-                    let reason = self.last_words().unwrap_or_else(|| format!("{status}"));
-                    Ending::Failed(format!("{reason} (its log: {})", self.log.display()))
-                }
+                None => failed(self.last_words().unwrap_or_else(|| format!("{status}"))),
             },
-            Err(error) => Ending::Failed(format!("it cannot be waited for: {error}")),
+            Err(error) => failed(format!("it cannot be waited for: {error}")),
         }
+    }
+
+    fn has_logged(&self, words: &str) -> bool {
+        tail(&self.log, self.log_from).is_ok_and(|tail| tail.contains(words))
     }
 
     /// The line by which the process says why it ends, or else its last one.

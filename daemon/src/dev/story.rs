@@ -1,5 +1,7 @@
 //! What is told of a cluster, from what is seen of its nodes. Pure: no process and no clock.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use quorumkv_protocol::Epoch;
@@ -10,22 +12,32 @@ use super::watch::{Seen, Sighting};
 /// How a node's process has ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Ending {
-    /// It was told to: `kvctl kill`, a SIGTERM.
+    /// `kvctl kill-leader` or `kvctl kill` told it to.
+    KilledByKvctl,
+    /// It was told to in another way: by SIGTERM.
     InGoodOrder,
     /// By this signal.
     Killed(i32),
-    /// By itself, because of this.
-    Failed(String),
+    /// By itself.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Where there is more to read.
+        log: PathBuf,
+    },
 }
 
 impl Ending {
     /// Completes the sentence "the node …".
     pub(super) fn describe(&self) -> String {
         match self {
+            Self::KilledByKvctl => "was killed by kvctl".to_owned(),
             Self::InGoodOrder => "was told to stop, and has ended in good order".to_owned(),
             Self::Killed(9) => "was killed (SIGKILL)".to_owned(),
             Self::Killed(signal) => format!("was ended by signal {signal}"),
-            Self::Failed(reason) => format!("has ended by itself: {reason}"),
+            Self::Failed { reason, log } => {
+                format!("has ended by itself: {reason} (its log: {})", log.display())
+            }
         }
     }
 }
@@ -93,22 +105,18 @@ impl Story {
         self.begun
     }
 
-    /// Whether the node serves although no process of ours does it: somebody has started it by hand.
-    pub(super) fn is_by_hand(&self, node: usize) -> bool {
-        let told = &self.nodes[node];
-        told.is_up() && !told.ours
-    }
-
-    /// Why each node that does not serve yet does not, in its own words.
+    /// Why nodes that do not serve yet do not, in their own words.
     pub(super) fn waits(&self) -> Vec<String> {
-        let starting = self.nodes.iter().enumerate().filter(|(_, told)| told.state == State::Starting);
-        starting
-            .map(|(node, told)| {
-                let why =
-                    if told.remarks.is_empty() { "it does not answer yet" } else { told.remarks.as_str() };
-                format!("node {node} is not ready: {why}")
-            })
-            .collect()
+        let mut waits: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (node, told) in self.nodes.iter().enumerate().filter(|(_, told)| told.state == State::Starting) {
+            let why = if told.remarks.is_empty() { "no answer yet" } else { told.remarks.as_str() };
+            waits.entry(why).or_default().push(node.to_string());
+        }
+        let line = |(why, nodes): (&str, Vec<String>)| match &nodes[..] {
+            [one] => format!("node {one} is not ready: {why}"),
+            several => format!("nodes {} are not ready: {why}", several.join(", ")),
+        };
+        waits.into_iter().map(line).collect()
     }
 
     /// What is to be told after this sighting.
@@ -221,6 +229,38 @@ impl Told {
 
     fn name(&self, node: usize) -> String {
         format!("node {node} ({})", self.endpoint)
+    }
+}
+
+/// Tells what the cluster waits for: news at once, and the same again ever more seldom.
+#[derive(Debug)]
+pub(super) struct Reminder {
+    told: Vec<String>,
+    /// Turns since then, and how many of them the same is not told.
+    turns: u32,
+    quiet: u32,
+}
+
+impl Reminder {
+    /// Turns without news of which one is told, at most.
+    const LONGEST: u32 = 12;
+
+    pub(super) fn new() -> Self {
+        Self { told: Vec::new(), turns: 0, quiet: 1 }
+    }
+
+    /// It is the next turn, and this is what there is to tell. Returns what is to be told.
+    pub(super) fn turn(&mut self, lines: Vec<String>) -> Vec<String> {
+        self.turns += 1;
+        if lines != self.told {
+            *self = Self { told: lines.clone(), turns: 0, quiet: 2 };
+            return lines;
+        }
+        if self.turns < self.quiet {
+            return Vec::new();
+        }
+        (self.turns, self.quiet) = (0, (self.quiet * 2).min(Self::LONGEST));
+        lines
     }
 }
 

@@ -4,7 +4,7 @@ use quorumkv_protocol::client::{NodeRole, NodeStatus};
 use quorumkv_protocol::{Epoch, NodeId, Version};
 
 use super::super::watch::{Seen, Sighting};
-use super::{Afterwards, Ending, Story};
+use super::{Afterwards, Ending, Reminder, Story};
 
 fn story() -> Story {
     Story::new((0..3).map(|i| format!("127.0.0.1:500{i}")))
@@ -58,11 +58,20 @@ fn nothing_is_told_before_all_serve_but_what_they_wait_for() {
     assert_eq!(story.seen(&gone(0)), Vec::<String>::new());
     assert_eq!(story.seen(&status(1, NodeRole::Forming, 0, 0)), Vec::<String>::new());
     assert_eq!(story.seen(&status(2, NodeRole::Follower, 1, 0)), Vec::<String>::new());
-    assert_eq!(
-        story.waits(),
-        ["node 0 is not ready: it does not answer yet", "node 1 is not ready: 1 of 3 nodes"]
-    );
+    assert_eq!(story.waits(), ["node 1 is not ready: 1 of 3 nodes", "node 0 is not ready: no answer yet"]);
+    assert_eq!(story.seen(&status(0, NodeRole::Forming, 0, 0)), Vec::<String>::new());
+    assert_eq!(story.waits(), ["nodes 0, 1 are not ready: 1 of 3 nodes"]);
     assert!(!story.has_begun());
+}
+
+#[test]
+fn what_it_waits_for_is_told_at_once_when_it_changes_and_else_ever_more_seldom() {
+    let mut reminder = Reminder::new();
+    let told = |reminder: &mut Reminder, why: &str| !reminder.turn(vec![why.to_owned()]).is_empty();
+    let turns: Vec<usize> = (1..=60).filter(|_| told(&mut reminder, "no ZooKeeper")).collect();
+    assert_eq!(turns, [1, 3, 7, 15, 27, 39, 51]);
+    assert!(told(&mut reminder, "1 of 3 nodes"), "news");
+    assert!(!told(&mut reminder, "1 of 3 nodes"));
 }
 
 #[test]
@@ -93,21 +102,23 @@ fn a_node_that_is_started_by_hand_comes_and_goes() {
             "  start it again with: kvd --port 5000"
         ]
     );
-    assert!(!story.is_by_hand(1));
     assert_eq!(story.seen(&gone(1)), Vec::<String>::new());
     assert_eq!(
         story.seen(&status(1, NodeRole::Follower, 1, 0)),
         ["node 1 (127.0.0.1:5001) serves again, started by hand"]
     );
-    assert!(story.is_by_hand(1));
     assert_eq!(story.seen(&gone(1)), ["node 1 (127.0.0.1:5001) has ended, which was started by hand"]);
-    assert!(!story.is_by_hand(1));
 }
 
 #[test]
 fn it_is_told_when_too_few_are_left() {
     let mut story = begun();
-    assert_eq!(story.ended(2, &Ending::Failed("no disk".to_owned()), &by_hand()).len(), 2);
+    assert_eq!(
+        story
+            .ended(2, &Ending::Failed { reason: "no disk".to_owned(), log: "2.log".into() }, &by_hand())
+            .len(),
+        2
+    );
     let lines = story.ended(1, &Ending::Killed(15), &by_hand());
     assert_eq!(
         lines,

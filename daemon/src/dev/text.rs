@@ -80,19 +80,22 @@ impl Greeting<'_> {
         )
     }
 
+    /// Lines that work in any terminal, whatever its directory is.
     fn kvctl_lines(&self) -> String {
         let shape = self.home.shape();
         let beside = self.binary.with_file_name("kvctl");
-        let program = if beside.exists() { quoted(&shortest(&beside)) } else { "kvctl".to_owned() };
-        let endpoints = if shape == KVCTL_DEFAULT && env::var_os(KVCTL_ENDPOINTS).is_none() {
-            String::new()
-        } else {
-            let endpoints: Vec<String> = (0..shape.nodes).map(|i| shape.endpoint(i)).collect();
-            format!(" -e {}", endpoints.join(","))
-        };
+        let program =
+            if beside.exists() { quoted(&beside.display().to_string()) } else { "kvctl".to_owned() };
+        let all: Vec<String> = (0..shape.nodes).map(|i| shape.endpoint(i)).collect();
+        let all = all.join(",");
+        let found = shape == KVCTL_DEFAULT && env::var_os(KVCTL_ENDPOINTS).is_none();
+        let endpoints = if found { String::new() } else { format!(" -e {all}") };
         let mut lines = String::new();
         for command in ["put greeting hello", "get greeting", "kill-leader"] {
             lines.push_str(&format!("  {program}{endpoints} {command}\n"));
+        }
+        if !found {
+            lines.push_str(&format!("\nFor kvctl without -e:\n\n  export {KVCTL_ENDPOINTS}={all}\n"));
         }
         if !beside.exists() {
             lines.push_str(
@@ -116,16 +119,6 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
         text.push_str(&format!("  {}\n", cells.join("  ").trim_end()));
     }
     text
-}
-
-/// The path from the working directory, if it leads down from there, and else the whole one.
-pub(super) fn shortest(path: &Path) -> String {
-    let here = env::current_dir().unwrap_or_default();
-    match path.strip_prefix(&here) {
-        // A program without a slash would be looked for in PATH.
-        Ok(below) if below.components().count() > 1 => below.display().to_string(),
-        _ => path.display().to_string(),
-    }
 }
 
 /// A word as a shell takes it.

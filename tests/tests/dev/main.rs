@@ -2,6 +2,9 @@
 
 mod running;
 
+mod by_hand;
+mod keeper;
 mod keeps;
+mod left;
 mod refused;
 mod serves;

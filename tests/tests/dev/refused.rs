@@ -1,15 +1,19 @@
 //! What cannot be: told in one line, with nothing left behind.
 
 use std::net::TcpListener;
+use std::process::Output;
 
 use anyhow::{Result, ensure};
 
-use crate::running::{Ports, run};
+use crate::running::{Dev, Ports, command_that_survives_limits, run};
 
 /// Checks that `kvd dev` does not start, with this exit code, and says why in one line with all these words.
 fn expect_refusal(arguments: &[String], code: i32, words: &[&str]) -> Result<()> {
-    let output = run(arguments)?;
-    let reason = String::from_utf8(output.stderr)?;
+    refuses(&run(arguments)?, arguments, code, words)
+}
+
+fn refuses(output: &Output, arguments: &[String], code: i32, words: &[&str]) -> Result<()> {
+    let reason = String::from_utf8(output.stderr.clone())?;
     ensure!(output.status.code() == Some(code), "{arguments:?} ended with {}: {reason}", output.status);
     ensure!(reason.lines().count() == 1 && reason.starts_with("kvd: "), "{arguments:?}: {reason}");
     for word in words {
@@ -53,6 +57,29 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
     ] {
         let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
         expect_refusal(&arguments, code, &[words])?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_that_fails_leaves_a_directory_for_the_next() -> Result<()> {
+    let (ports, place) = (Ports::reserve()?, tempfile::tempdir()?);
+    // One that has to be made, and one that is there and empty.
+    let directory = place.path().join("cluster");
+    for exists in [false, true] {
+        if exists {
+            std::fs::create_dir(&directory)?;
+        }
+        let [base_port, keeper_port] = ports.flags();
+        let arguments = [base_port, keeper_port, format!("--data-dir={}", directory.display())];
+        // The keeper's log does not fit into files of 100 KiB.
+        let failed = command_that_survives_limits(&arguments, "ulimit -f 200;")?.output()?;
+        refuses(&failed, &arguments, 1, &["the keeper does not start", "File too large"])?;
+        ensure!(directory.exists() == exists, "a directory that was made goes again");
+        let dev = Dev::start(&arguments)?;
+        dev.until_begun().await?;
+        dev.interrupt().await?;
+        std::fs::remove_dir_all(&directory)?;
     }
     Ok(())
 }

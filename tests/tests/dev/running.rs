@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,7 @@ use quorumkv_tests::cluster::{PATIENCE, kvd_binary, wait_until};
 use quorumkv_tests::zookeeper::{ReservedPort, Slot};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Ports for a cluster of three nodes and a keeper.
+/// Ports for a cluster of up to five nodes, and a keeper.
 pub(crate) struct Ports {
     reserved: Vec<ReservedPort>,
 }
@@ -20,7 +21,8 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn reserve() -> Result<Self> {
         // Health and metrics are 1000 above.
-        Ok(Self { reserved: ReservedPort::reserve_together(&[0, 1, 2, 3, 1000, 1001, 1002])? })
+        let distances = [0, 1, 2, 3, 4, 5, 1000, 1001, 1002, 1003, 1004];
+        Ok(Self { reserved: ReservedPort::reserve_together(&distances)? })
     }
 
     pub(crate) fn node(&self, i: u16) -> u16 {
@@ -28,7 +30,7 @@ impl Ports {
     }
 
     pub(crate) fn keeper(&self) -> u16 {
-        self.node(3)
+        self.node(5)
     }
 
     /// The flags that choose these ports.
@@ -38,11 +40,23 @@ impl Ports {
 }
 
 /// The command `kvd dev`, with settings for some other node in its environment.
-fn command(arguments: &[String]) -> Result<Command> {
-    let mut command = Command::new(kvd_binary()?);
+pub(crate) fn command(arguments: &[String]) -> Result<Command> {
+    Ok(equipped(Command::new(kvd_binary()?), arguments))
+}
+
+/// The same, in a process whose files may only become so large; that is told as an error and not by a signal.
+pub(crate) fn command_that_survives_limits(arguments: &[String], commands: &str) -> Result<Command> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("trap '' XFSZ; {commands} exec \"$0\" \"$@\"")]).arg(kvd_binary()?);
+    Ok(equipped(shell, arguments))
+}
+
+fn equipped(mut command: Command, arguments: &[String]) -> Command {
     command.arg("dev").args(arguments).stdin(Stdio::null()).env_remove("KVCTL_ENDPOINTS");
     command.env("KVD_PORT", "1").env("KVD_ZOOKEEPER", "127.0.0.1:1").env("KVD_DATA_DIR", "/nowhere");
-    Ok(command)
+    // Others than where what it prints is pasted.
+    command.current_dir("/");
+    command
 }
 
 /// Runs `kvd dev` until it ends by itself.
@@ -60,16 +74,21 @@ pub(crate) struct Dev {
 impl Dev {
     /// Starts it, and does not wait for anything.
     pub(crate) fn start(arguments: &[String]) -> Result<Self> {
-        Self::start_in(Some(Slot::acquire()?), arguments)
+        Self::spawn(command(arguments)?)
+    }
+
+    /// The same with a command that was changed.
+    pub(crate) fn spawn(command: Command) -> Result<Self> {
+        Self::spawn_in(Some(Slot::acquire()?), command)
     }
 
     /// The same for a test that has a ZooKeeper of its own, and with it the right to run a cluster.
     pub(crate) fn start_beside_zookeeper(arguments: &[String]) -> Result<Self> {
-        Self::start_in(None, arguments)
+        Self::spawn_in(None, command(arguments)?)
     }
 
-    fn start_in(slot: Option<Slot>, arguments: &[String]) -> Result<Self> {
-        let mut child = command(arguments)?.stdout(Stdio::piped()).spawn()?;
+    fn spawn_in(slot: Option<Slot>, mut command: Command) -> Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stdout = child.stdout.take().context("stdout is a pipe")?;
         let printed = Arc::new(Mutex::new(String::new()));
         let shared = Arc::clone(&printed);
@@ -135,6 +154,28 @@ impl Dev {
         send(self.child.id(), signal)
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said on stderr; it has ended.
+    pub(crate) fn complaint(&mut self) -> Result<String> {
+        let mut text = String::new();
+        self.child.stderr.take().context("stderr is a pipe")?.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// The line by which it says that a node is started again by hand, started.
+    pub(crate) async fn start_by_hand(&self, n: usize) -> Result<Child> {
+        let line = self.until_nth(n, "start it again with: ").await?;
+        let line = line.split("start it again with: ").nth(1).context("a command")?.to_owned();
+        // The shell gives way to the command, so that its end is the command's.
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec {line}")]).current_dir(std::env::temp_dir());
+        Ok(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    }
+
     /// Waits until it has ended.
     pub(crate) async fn end(&mut self) -> Result<ExitStatus> {
         let child = &mut self.child;
@@ -167,8 +208,9 @@ impl Drop for Dev {
 
 /// Runs a line of shell.
 pub(crate) fn paste(line: &str) -> Result<Output> {
-    let output =
-        Command::new("sh").args(["-c", line]).stdin(Stdio::null()).env_remove("KVCTL_ENDPOINTS").output()?;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).stdin(Stdio::null()).env_remove("KVCTL_ENDPOINTS");
+    let output = shell.current_dir(std::env::temp_dir()).output()?;
     ensure!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output)
 }
@@ -181,9 +223,19 @@ pub(crate) fn send(process: u32, signal: Signal) -> Result<()> {
 /// The processes that have a directory below this one among their arguments: a cluster's nodes.
 pub(crate) fn processes_in(directory: &Path) -> Result<Vec<u32>> {
     let directory = format!("{}/", directory.display());
+    processes_with(|argument| argument.starts_with(directory.as_bytes()))
+}
+
+/// The process of node `i`, whoever has started it.
+pub(crate) fn process_of(directory: &Path, i: usize) -> Result<Option<u32>> {
+    let node = directory.join(format!("node-{i}"));
+    Ok(processes_with(|argument| argument == node.as_os_str().as_bytes())?.first().copied())
+}
+
+fn processes_with(is_it: impl Fn(&[u8]) -> bool) -> Result<Vec<u32>> {
     let is_node = |process: &Path| {
         let command = fs::read(process.join("cmdline")).unwrap_or_default();
-        command.split(|&byte| byte == 0).any(|argument| argument.starts_with(directory.as_bytes()))
+        command.split(|&byte| byte == 0).any(&is_it)
     };
     let processes = fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.path()));
     let nodes = processes.filter(|process| is_node(process));

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use quorumkv_tests::zookeeper::ZooKeeper;
@@ -31,22 +30,43 @@ async fn what_it_prints_can_be_pasted_and_it_tells_what_comes_of_it() -> Result<
     ensure!(paste(&get)?.stdout.starts_with(b"hello"));
     let first = dev.until("leads (epoch 1)").await?;
     paste(&kill)?;
-    dev.until("the leader, was told to stop, and has ended in good order").await?;
+    dev.until("the leader, was killed by kvctl").await?;
     let second = dev.until("leads (epoch 2)").await?;
     ensure!(first.split_whitespace().nth(1) != second.split_whitespace().nth(1), "{first} {second}");
     ensure!(paste(&get)?.stdout.starts_with(b"hello"));
 
-    let again = dev.until("start it again with: ").await?;
-    let again = again.split("start it again with: ").nth(1).context("a command")?;
-    let mut by_hand = Command::new("sh");
-    // The shell gives way to the command, so that its end is the command's.
-    let mut by_hand =
-        by_hand.args(["-c", &format!("exec {again}")]).stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut by_hand = dev.start_by_hand(1).await?;
     dev.until("serves again, started by hand").await?;
-    let printed = dev.interrupt().await?;
-    ensure!(printed.contains("which was started by hand, stops as well"), "{printed}");
+    crate::running::send(by_hand.id(), Signal::TERM)?;
     ensure!(by_hand.wait()?.code() == Some(0));
+    dev.until("has ended, which was started by hand").await?;
+    let other = processes_in(&directory)?[0];
+    crate::running::send(other, Signal::TERM)?;
+    dev.until("was told to stop, and has ended in good order").await?;
+    dev.interrupt().await?;
     ensure!(!directory.exists(), "a temporary directory is deleted");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_prints_finds_all_of_five_nodes() -> Result<()> {
+    let ports = Ports::reserve()?;
+    let [base_port, keeper_port] = ports.flags();
+    let dev = Dev::start(&["--nodes=5".to_owned(), base_port, keeper_port])?;
+    dev.until_begun().await?;
+    let [put, get, kill] = dev.pasteable()?;
+    // Whoever leads is found among them, wherever that is.
+    paste(&kill)?;
+    dev.until("leads (epoch 2)").await?;
+    paste(&kill)?;
+    dev.until("leads (epoch 3)").await?;
+    paste(&put)?;
+    ensure!(paste(&get)?.stdout.starts_with(b"hello"));
+    let export = dev.until("export KVCTL_ENDPOINTS=").await?;
+    let plain = get.replacen(&format!(" -e {}", export.split('=').nth(1).context("a list")?), "", 1);
+    ensure!(!plain.contains(" -e "), "the list for everywhere is another: {export} {get}");
+    ensure!(paste(&format!("{export}; {plain}"))?.stdout.starts_with(b"hello"));
+    dev.interrupt().await?;
     Ok(())
 }
 
