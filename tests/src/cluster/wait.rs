@@ -28,8 +28,25 @@ pub async fn wait_until<T, E: Display>(
         match timeout_at(deadline, probe()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => last = error.to_string(),
-            Err(_) => return Err(ClusterError::TimedOut { what: what.to_owned(), waited: within, last }),
+            Err(_) => break,
+        }
+        // A probe that fails at once is never late itself.
+        if Instant::now() >= deadline {
+            break;
         }
         sleep(POLL).await;
+    }
+    Err(ClusterError::TimedOut { what: what.to_owned(), waited: within, last })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_never_comes_true_is_given_up() {
+        let failed = wait_until(Duration::from_millis(50), "pigs fly", async || Err::<(), _>("they walk"));
+        let error = tokio::time::timeout(PATIENCE, failed).await.expect("it ends").expect_err("it fails");
+        assert!(error.to_string().contains("they walk"), "{error}");
     }
 }
