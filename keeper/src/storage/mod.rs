@@ -44,7 +44,7 @@ pub struct Options {
     /// A snapshot is due after so many bytes of transactions. Default 64 MiB.
     pub snapshot_bytes: u64,
     /// The size of one file of the log, in bytes; two are allocated at the start. The largest transaction must fit into one.
-    /// Default 4 MiB.
+    /// Default 16 MiB.
     pub segment_bytes: u64,
     /// While fewer bytes than this are free where the log is, [`Storage::is_nearly_full`]. What is on its way already, and
     /// what is still taken in then, must find room in them. Default 128 MiB.
@@ -58,7 +58,7 @@ impl Default for Options {
         Self {
             snapshot_txns: 100_000,
             snapshot_bytes: 64 << 20,
-            segment_bytes: 4 << 20,
+            segment_bytes: 16 << 20,
             min_free_bytes: 128 << 20,
             faults: Faults::default(),
         }
