@@ -150,3 +150,52 @@ pub struct Event {
     /// Its ACL: only those whom it permits to read are told.
     pub acl: Arc<[Acl]>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Id;
+
+    /// The log of an earlier version must be readable: a change is only ever added at the end of the list.
+    #[test]
+    fn transactions_keep_their_form_in_the_log() {
+        let acl: Arc<[Acl]> = [Acl { permissions: 31, id: Id::new("digest", "u:h") }].into();
+        let (path, data): (Arc<str>, _) = ("/a".into(), Some(Bytes::from_static(b"xy")));
+        let create = |owner, data: Option<Bytes>| Change::Create {
+            path: Arc::clone(&path),
+            data,
+            acl: Arc::clone(&acl),
+            owner,
+            parent_creations: 3,
+        };
+        let cases = [
+            (
+                Change::CreateSession { timeout_ms: 4000, password: [7; 16] },
+                "1203d80400c03e07070707070707070707070707070707",
+            ),
+            (
+                Change::CloseSession { ephemerals: vec![Arc::clone(&path), "/b".into()] },
+                "1203d8040102022f61022f62",
+            ),
+            (create(Owner::Nobody, data.clone()), "1203d80402022f6101027879013e0664696765737403753a680006"),
+            (create(Owner::Session(-1), None), "1203d80402022f6100013e0664696765737403753a68010106"),
+            (create(Owner::Container, None), "1203d80402022f6100013e0664696765737403753a680206"),
+            (create(Owner::Ttl(5), None), "1203d80402022f6100013e0664696765737403753a68030a06"),
+            (Change::Delete { path: Arc::clone(&path) }, "1203d80403022f61"),
+            (Change::SetData { path: Arc::clone(&path), data, version: 2 }, "1203d80404022f610102787904"),
+            (
+                Change::SetAcl { path: Arc::clone(&path), acl, version: -1 },
+                "1203d80405022f61013e0664696765737403753a6801",
+            ),
+            (Change::Check, "1203d80406"),
+            (Change::Multi(vec![Change::Check, Change::Delete { path }]), "1203d80407020603022f61"),
+        ];
+        for (change, expected) in cases {
+            let txn = Txn { zxid: 9, session: -2, time_ms: 300, change };
+            let bytes = postcard::to_allocvec(&txn).expect("it encodes");
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(postcard::from_bytes::<Txn>(&bytes).expect("it is one"), txn);
+            assert_eq!(hex, expected, "{txn:?}");
+        }
+    }
+}
