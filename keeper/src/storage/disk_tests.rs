@@ -148,6 +148,18 @@ fn on_disk(dir: &Path, free: u64) -> (Server, Arc<AtomicU64>) {
     (open_with(dir, Options { min_free_bytes: 1 << 20, faults, ..small() }).expect("opened"), free)
 }
 
+impl Server {
+    /// Deletes the oldest znodes up to this zxid.
+    pub(super) fn delete_to(&mut self, zxid: i64) {
+        let deleted = self.tree.last_zxid() - (i64::try_from(self.tree.len()).expect("few") - 4);
+        let delete = |(number, zxid): (i64, i64)| {
+            let path = format!("/node-{}", deleted / 2 + number).into();
+            Arc::new(Txn { zxid, session: 7, time_ms: 1_000, change: Change::Delete { path } })
+        };
+        self.log((1..).zip(self.tree.last_zxid() + 1..=zxid).map(delete).collect());
+    }
+}
+
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !is_so() {
@@ -213,4 +225,47 @@ fn a_long_snapshot_is_given_up_before_it_is_whole() {
     assert!(error.contains("the disk is nearly full"), "{error}");
     assert_eq!(syncs.load(Ordering::Relaxed), 2, "40 MB are five parts");
     assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0);
+}
+
+#[test]
+fn without_room_snapshots_are_made_for_what_they_free_and_not_for_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut server, free) = on_disk(dir.path(), 600 << 10);
+    let snapshot = |server: &mut Server| {
+        server.storage.maybe_snapshot(&server.tree);
+        let freed = server.storage.snapshots.wait();
+        freed.into_iter().for_each(|zxid| server.storage.journal.trim(zxid));
+        snapshots(&dir).len()
+    };
+    server.write_to(1000);
+    assert_eq!(snapshot(&mut server), 0, "the log holds little that is not needed");
+    server.delete_to(1990);
+    // There must be room for it.
+    free.store(512 << 10, Ordering::Relaxed);
+    wait_until("it is looked at", || server.storage.room.shortage() == Some(512 << 10));
+    assert_eq!(snapshot(&mut server), 0);
+    free.store(600 << 10, Ordering::Relaxed);
+    wait_until("it is looked at", || server.storage.room.shortage() == Some(600 << 10));
+    // One that comes to nothing is tried again.
+    let at = dir.path().join("snapshots");
+    fs::remove_dir(&at).expect("removed");
+    server.storage.maybe_snapshot(&server.tree);
+    assert_eq!(server.storage.snapshots.wait(), None);
+    fs::create_dir(&at).expect("made");
+    server.delete_to(1991);
+    wait_until("it is tried again", || snapshot(&mut server) == 1);
+    assert_eq!(server.storage.journal.first(), 1);
+    assert_eq!(snapshot(&mut server), 1, "nothing has happened since");
+    server.delete_to(1992);
+    assert_eq!(snapshot(&mut server), 2);
+    let first = server.storage.journal.first();
+    assert!(first > 1500, "the log begins at {first}");
+    for zxid in 1993..1999 {
+        server.delete_to(zxid);
+        assert_eq!(snapshot(&mut server), 2);
+        assert_eq!(server.storage.snapshots.kept()[1].zxid, 1992, "there is nothing to be freed");
+    }
+    drop(server);
+    let server = open(dir.path());
+    assert_eq!((server.tree.last_zxid(), server.tree.len()), (1998, 4 + 2));
 }

@@ -171,7 +171,7 @@ impl Storage {
     /// the log, too, and a server whose log cannot be written has to end.
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
-        self.room.is_short()
+        self.room.shortage().is_some()
     }
 
     /// Whether the log keeps up. While it does not, nothing new should be taken in.
@@ -187,7 +187,7 @@ impl Storage {
         if let Some(dispensable) = self.snapshots.collect() {
             self.journal.trim(dispensable);
         }
-        self.snapshots.maybe_begin(tree, &self.options);
+        self.snapshots.maybe_begin(tree, &self.options, self.room.shortage());
     }
 
     /// Writes and syncs everything that was appended, and waits for a snapshot that has been begun. Blocks.

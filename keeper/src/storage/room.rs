@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,7 +16,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Looks at the disk until it is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
-    is_short: Arc<AtomicBool>,
+    /// Bytes that were free when it was last looked at.
+    free: Arc<AtomicU64>,
+    least: u64,
     /// Has the disk looked at now.
     look: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -28,18 +30,19 @@ pub(super) struct Room {
 impl Room {
     /// Looks once, and goes on to look. There is little room while fewer than `least` bytes are free.
     pub(super) fn watch(directory: PathBuf, faults: Faults, least: u64) -> io::Result<Self> {
-        let watched = Watched { directory, faults, least, is_short: Arc::default() };
+        let free = Arc::new(AtomicU64::new(u64::MAX));
+        let watched = Watched { directory, faults, least, free: Arc::clone(&free) };
         watched.look();
-        let is_short = Arc::clone(&watched.is_short);
         let (look, looks) = sync_channel(1);
         let thread =
             std::thread::Builder::new().name("room".to_owned()).spawn(move || watched.run(&looks))?;
-        Ok(Self { is_short, look: Some(look), thread: Some(thread), written: 0, worth_it: least / 16 })
+        Ok(Self { free, least, look: Some(look), thread: Some(thread), written: 0, worth_it: least / 16 })
     }
 
-    /// Whether there is little room.
-    pub(super) fn is_short(&self) -> bool {
-        self.is_short.load(Ordering::Relaxed)
+    /// How many bytes are free, if that is little.
+    pub(super) fn shortage(&self) -> Option<u64> {
+        let free = self.free.load(Ordering::Relaxed);
+        (free < self.least).then_some(free)
     }
 
     /// Notes that so many bytes are going to be written.
@@ -68,7 +71,7 @@ struct Watched {
     directory: PathBuf,
     faults: Faults,
     least: u64,
-    is_short: Arc<AtomicBool>,
+    free: Arc<AtomicU64>,
 }
 
 impl Watched {
@@ -81,9 +84,9 @@ impl Watched {
     fn look(&self) {
         match self.faults.free(&self.directory) {
             Ok(free) => {
-                let is_short = free < self.least;
-                if self.is_short.swap(is_short, Ordering::Relaxed) != is_short {
-                    tell(is_short, free);
+                let before = self.free.swap(free, Ordering::Relaxed);
+                if (before < self.least) != (free < self.least) {
+                    tell(free < self.least, free);
                 }
             }
             Err(error) => tracing::warn!("cannot tell how full the disk is: {error}"),

@@ -74,11 +74,15 @@ fn create(zxid: i64) -> Arc<Txn> {
 impl Server {
     /// Creates znodes up to this zxid and waits until they are durable.
     pub(super) fn write_to(&mut self, zxid: i64) {
-        let txns: Vec<_> = (self.tree.last_zxid() + 1..=zxid).map(create).collect();
+        self.log((self.tree.last_zxid() + 1..=zxid).map(create).collect());
+    }
+
+    pub(super) fn log(&mut self, txns: Vec<Arc<Txn>>) {
+        let last = txns.last().expect("there are some").zxid;
         for batch in txns.chunks(7) {
             self.storage.append(batch);
         }
-        while self.durable.recv().expect("the log runs") < zxid {}
+        while self.durable.recv().expect("the log runs") < last {}
         for txn in txns {
             self.tree.apply(&txn);
         }
@@ -86,9 +90,9 @@ impl Server {
 
     /// Makes a snapshot, if that is possible, and trims.
     pub(super) fn try_snapshot(&mut self) {
-        self.storage.snapshots.logged(u64::MAX / 2);
+        self.storage.snapshots.logged(1 << 40);
         let eager = Options { snapshot_txns: 1, ..self.storage.options.clone() };
-        self.storage.snapshots.maybe_begin(&self.tree, &eager);
+        self.storage.snapshots.maybe_begin(&self.tree, &eager, None);
         if let Some(dispensable) = self.storage.snapshots.wait() {
             self.storage.journal.trim(dispensable);
         }
@@ -378,7 +382,7 @@ fn a_snapshot_is_due_after_transactions_or_bytes_but_not_for_little() {
     let by_bytes = Options { snapshot_bytes: 1_000, ..small() };
     let never = small();
     let begins = |server: &mut Server, options: &Options| {
-        server.storage.snapshots.maybe_begin(&server.tree, options);
+        server.storage.snapshots.maybe_begin(&server.tree, options, None);
         let before = server.storage.snapshots.kept().len();
         server.storage.snapshots.wait();
         server.storage.snapshots.kept().len() > before
@@ -427,17 +431,17 @@ fn a_snapshot_that_cannot_be_written_stops_nothing_and_is_not_tried_again_at_onc
     server.write_to(10);
     fs::remove_dir_all(dir.path().join("snapshots")).expect("removed");
     let eager = Options { snapshot_txns: 1, ..small() };
-    server.storage.snapshots.maybe_begin(&server.tree, &eager);
+    server.storage.snapshots.maybe_begin(&server.tree, &eager, None);
     assert_eq!(server.storage.snapshots.wait(), None);
     fs::create_dir(dir.path().join("snapshots")).expect("made");
-    server.storage.snapshots.maybe_begin(&server.tree, &eager);
+    server.storage.snapshots.maybe_begin(&server.tree, &eager, None);
     assert_eq!(server.storage.snapshots.wait(), None, "nothing was logged since");
     assert_eq!(snapshots(&dir), Vec::<String>::new());
     assert!(server.failures.try_recv().is_err(), "it is no reason to end");
     // Nothing was trimmed for it.
     assert_eq!(server.storage.journal.first(), 1);
     server.write_to(20);
-    server.storage.snapshots.maybe_begin(&server.tree, &eager);
+    server.storage.snapshots.maybe_begin(&server.tree, &eager, None);
     server.storage.snapshots.wait();
     assert_eq!(snapshots(&dir).len(), 1, "the next one is made");
     server.assert_holds(20);
