@@ -141,7 +141,7 @@ impl Keeper {
     }
 
     /// Whether something that is durable is not applied, or not told to all who watch, since that would have been too much at
-    /// once. Then, as soon as the effects of the last turn are carried out, [`Input::Durable`] is to come again (with the
+    /// once. Then, as soon as the effects of the last turn are carried out, `Input::Durable` is to come again (with the
     /// same zxid if there is no other), and until there is nothing left no more should be taken in.
     #[must_use]
     pub fn is_behind(&self) -> bool {
