@@ -237,10 +237,13 @@ fn delete_if_left(path: &Path) -> bool {
     fs::remove_dir_all(path).is_ok()
 }
 
-/// Whether somebody holds the lock of a data directory. It is taken for a moment where nobody does.
+/// Whether somebody holds the lock of a data directory, as far as can be told. It is taken for a moment where nobody does.
 fn is_locked(directory: &Path) -> bool {
-    let Ok(lock) = OpenOptions::new().write(true).open(directory.join(LOCK)) else { return false };
-    matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+    match OpenOptions::new().write(true).open(directory.join(LOCK)) {
+        Ok(lock) => matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
+        // Where a lock cannot be looked at, somebody may hold it.
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+    }
 }
 
 /// The directory by its whole path: what is printed can be used anywhere.

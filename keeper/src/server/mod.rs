@@ -45,8 +45,8 @@ use crate::storage::{self, Storage};
 pub use self::four_letter::{NoWord, Whitelist, Word};
 pub use self::tls::{Secure, TlsError};
 
-/// Events that may wait for the owner.
-const EVENTS: usize = 4096;
+/// Events that may wait for the owner: more than all connections together have at a time, so that none waits unseen.
+const EVENTS: usize = 1 << 18;
 
 /// Connections get this long to take what they are still to be sent when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);

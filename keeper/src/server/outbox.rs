@@ -179,10 +179,6 @@ impl Outbox {
         has_room
     }
 
-    fn is_closing(&self) -> bool {
-        self.lock().end.is_some()
-    }
-
     /// Writes what is queued until the connection is to be closed. The owner is told when there is room again.
     pub(super) async fn drain(
         &self,
@@ -226,7 +222,11 @@ impl Outbox {
         owner: &RoomTeller<'_>,
     ) -> Result<(), ConnectionError> {
         while !bytes.is_empty() {
-            let is_closing = self.is_closing();
+            let end = self.lock().end;
+            if end == Some(End::Now) {
+                return Err(ConnectionError::TooMuch);
+            }
+            let is_closing = end.is_some();
             let patience = if is_closing { FAREWELL } else { pace.patience()? };
             let written = match timeout(patience, half.write(bytes)).await {
                 Ok(written) => written,

@@ -102,12 +102,17 @@ impl Owner {
         let mut tick = interval(self.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = Vec::with_capacity(BATCH);
-        let (mut more, mut until_tick) = (false, None);
+        let (mut more, mut until_tick, mut kept_up) = (false, None, true);
         loop {
             // Nothing new is taken in before the log has room for what it comes to, and before all has been told of what is
             // durable.
             let is_behind = self.keeper.is_behind();
             let keeps_up = self.storage.keeps_up() && !is_behind;
+            if keeps_up && !kept_up {
+                // What has come while nothing was taken in counts, too.
+                until_tick = until_tick.map(|_| sources.events.len());
+            }
+            kept_up = keeps_up;
             tokio::select! {
                 changed = sources.durable.changed() => match changed {
                     Ok(()) => self.on_durable(&mut sources.durable),
@@ -157,6 +162,7 @@ impl Owner {
     /// Waits until everything that was taken in is durable, and answers it.
     async fn finish(mut self, mut sources: Sources) -> Storage {
         let until = tokio::time::Instant::now() + DRAIN;
+        self.carry_out();
         while self.keeper.is_behind() || self.keeper.tree().last_zxid() < self.logged {
             self.storage.keeps_up();
             let failed = sources.failure.borrow().is_some();

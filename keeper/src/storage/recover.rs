@@ -27,9 +27,11 @@ pub(super) struct Recovered {
 pub(super) fn recover(directory: &DataDirectory, options: &Options) -> Result<Recovered, OpenError> {
     let at = directory.snapshots();
     let mut snapshots = snapshot::list(&at).map_err(OpenError::Snapshot)?;
+    // A snapshot holds durable transactions only, so the log must have reached it, even if it can no longer be read.
+    let known_durable = snapshots.last().map_or(0, |newest| newest.zxid);
     let (tree, damaged) = load_newest(&at, &mut snapshots)?;
     let snapshot_zxid = tree.last_zxid();
-    let (log, found) = open_log(&directory.log(), options, snapshot_zxid)?;
+    let (log, found) = open_log(&directory.log(), options, known_durable)?;
     if let Some(torn) = &found.torn {
         tracing::warn!(
             bytes = torn.bytes, segment = %torn.segment.display(),
@@ -74,11 +76,11 @@ fn load_newest(directory: &Path, snapshots: &mut Vec<Kept>) -> Result<(Tree, Vec
     Ok((Tree::new(), damaged))
 }
 
-/// The snapshot holds durable transactions only, so the log must have reached it.
+/// Opens the log, which must reach a zxid that is known to be durable.
 fn open_log(
     path: &Path,
     options: &Options,
-    snapshot_zxid: i64,
+    known_durable: i64,
 ) -> Result<(wal::Log, wal::Recovered), OpenError> {
     let wal_options = wal::Options {
         segment_bytes: options.segment_bytes,
@@ -89,7 +91,7 @@ fn open_log(
         faults: options.faults.hook.clone(),
         ..wal::Options::default()
     };
-    Ok(wal::Log::open(path, wal_options, version(snapshot_zxid))?)
+    Ok(wal::Log::open(path, wal_options, version(known_durable))?)
 }
 
 fn replay(log: &wal::Log, mut tree: Tree, last: u64) -> Result<(Tree, u64), OpenError> {

@@ -285,6 +285,21 @@ fn a_gap_between_snapshot_and_log_is_named() {
 }
 
 #[test]
+fn a_damaged_snapshot_still_tells_how_far_the_log_had_reached() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = open(dir.path());
+    server.write_to(50);
+    server.snapshot();
+    drop(server);
+    let bytes = fs::read(snapshot_file(&dir, 50)).expect("read");
+    flip_byte(&snapshot_file(&dir, 50), bytes.len() / 2);
+    fs::remove_dir_all(dir.path().join("log")).expect("removed");
+    // Not an empty server in place of fifty transactions.
+    assert!(matches!(refused(dir.path()), OpenError::Log(wal::OpenError::Absent { .. })));
+    assert_eq!(snapshots(&dir), ["snapshot.0000000000000032"]);
+}
+
+#[test]
 fn a_log_that_ends_before_the_snapshot_or_is_gone_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = open(dir.path());
