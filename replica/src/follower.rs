@@ -15,8 +15,14 @@ type Wrap<M> = fn(AppendReply) -> M;
 
 impl<S: StateView> Replica<S> {
     /// A contender asks for this replica's promise.
-    pub(crate) fn on_lead(&mut self, from: NodeId, correlation: u64, epoch: Epoch) {
+    pub(crate) fn on_lead(&mut self, from: NodeId, correlation: u64, epoch: Epoch, configuration: EntryId) {
         if !self.is_credible(from, epoch) {
+            return;
+        }
+        if let Some(since) = self.excluding(from, configuration) {
+            return self.out.reply(from, correlation, PeerMessage::NotMember { since });
+        }
+        if !self.may_promise(configuration) {
             return;
         }
         if epoch < self.promise || (epoch == self.promise && !matches!(self.role, Role::Follower)) {

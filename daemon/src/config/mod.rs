@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorumkv_protocol::entry::MAX_MEMBERS;
+use quorumkv_protocol::membership::MAX_MEMBERS;
 use thiserror::Error;
 
 use crate::coordination::{ConnectString, ConnectStringError, HostPort, HostPortError};

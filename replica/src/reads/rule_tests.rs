@@ -4,7 +4,7 @@
 //! it takes back. The sound rule must not, so these tests fail when it is weakened in that way.
 
 use bytes::Bytes;
-use quorumkv_protocol::entry::{Configuration, Member};
+use quorumkv_protocol::membership::{Configuration, Member};
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn knowing(committed: u64, mut answer: Answer) -> Answer {
 /// Members that a read samples among `count`.
 fn quorum_of(count: u64) -> usize {
     let member = |node| Member { node: NodeId::new(node), address: String::new() };
-    Configuration { id: EntryId::ZERO, members: (0..count).map(member).collect() }.quorum()
+    Configuration::first((0..count).map(member).collect()).quorum()
 }
 
 /// What the sound rule says about a sample: the entry and the rule by which it may be returned.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorumkv_protocol::client::{Write, WriteRequest};
-use quorumkv_protocol::entry::{Configuration, Entry};
+use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::membership::Member;
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
 use quorumkv_protocol::{ClientId, NodeId, RequestId, Version};
 use quorumkv_replica::{Input, Outgoing, PersistId, Replica, Settings, Task, Timestamp, Token};
@@ -48,7 +49,6 @@ struct Node {
 
 /// All nodes, and the messages between them.
 pub(crate) struct Cluster {
-    configuration: Configuration,
     nodes: BTreeMap<NodeId, Node>,
     messages: BTreeMap<(NodeId, NodeId), VecDeque<PeerEnvelope>>,
     now: Timestamp,
@@ -62,11 +62,11 @@ fn settings() -> Settings {
 }
 
 impl Node {
-    fn start(id: NodeId, configuration: &Configuration, mut disk: Disk, saved: Store) -> Self {
+    fn start(id: NodeId, mut disk: Disk, saved: Store) -> Self {
         let recovered = disk.recover(saved.applied);
         let store = Rc::new(RefCell::new(saved.clone()));
         let shared = Shared(Rc::clone(&store));
-        let replica = Replica::new(id, configuration.clone(), &recovered, shared, settings());
+        let replica = Replica::new(id, &recovered, shared, settings());
         Self {
             replica,
             store,
@@ -84,13 +84,12 @@ impl Node {
 impl Cluster {
     pub(crate) fn new(count: u64) -> Self {
         let configuration = configuration(count);
-        let start = |member: &quorumkv_protocol::entry::Member| {
-            let node = Node::start(member.node, &configuration, Disk::new(), Store::new(RESULTS));
+        let start = |member: &Member| {
+            let node = Node::start(member.node, Disk::new(), Store::new(configuration.clone(), RESULTS));
             (member.node, node)
         };
-        let nodes = configuration.members.iter().map(start).collect();
+        let nodes = configuration.voters.iter().map(start).collect();
         let mut cluster = Self {
-            configuration,
             nodes,
             messages: BTreeMap::new(),
             now: Timestamp::from_micros(1_000_000),
@@ -296,7 +295,7 @@ impl Cluster {
         node.disk.crash(0);
         let peers: Vec<NodeId> =
             self.members().into_iter().filter(|&peer| self.messages.contains_key(&(peer, id))).collect();
-        self.nodes.insert(id, Node::start(id, &self.configuration, node.disk, node.saved));
+        self.nodes.insert(id, Node::start(id, node.disk, node.saved));
         for peer in peers {
             self.messages.remove(&(peer, id));
             self.input(peer, Input::PeerDown(id));

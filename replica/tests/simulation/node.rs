@@ -63,15 +63,8 @@ pub(crate) struct ChunkRequest {
 }
 
 impl Node {
-    pub(crate) fn new(results: usize) -> Self {
-        Self {
-            disk: Disk::new(),
-            saved: Store::new(results),
-            process: None,
-            incarnation: 0,
-            slow: false,
-            last_sync: 0,
-        }
+    pub(crate) fn new(saved: Store) -> Self {
+        Self { disk: Disk::new(), saved, process: None, incarnation: 0, slow: false, last_sync: 0 }
     }
 
     /// Whether the process of this incarnation still runs.
@@ -87,7 +80,7 @@ impl Node {
 impl World {
     /// Starts a node with what it has on disk.
     pub(crate) fn start(&mut self, id: NodeId) {
-        let (configuration, settings) = (self.configuration.clone(), self.plan.settings.clone());
+        let settings = self.plan.settings.clone();
         let node = self.node(id);
         if node.process.is_some() {
             return;
@@ -96,7 +89,7 @@ impl World {
         let incarnation = node.incarnation;
         let recovered = node.disk.recover(node.saved.applied);
         let store = Rc::new(RefCell::new(node.saved.clone()));
-        let replica = Replica::new(id, configuration, &recovered, Shared(Rc::clone(&store)), settings);
+        let replica = Replica::new(id, &recovered, Shared(Rc::clone(&store)), settings);
         let promise = replica.status().promise;
         node.process = Some(Process {
             replica,
@@ -257,6 +250,11 @@ impl World {
             | Notice::StoodDown { .. }
             | Notice::Unwell(_)
             | Notice::TooFarBehind { .. }
+            | Notice::NotAVoter
+            | Notice::SampleVoid { .. }
+            | Notice::Reconfigured { .. }
+            | Notice::ConfigurationCommitted { .. }
+            | Notice::Removed { .. }
             | Notice::Restoring { .. } => {}
         }
     }

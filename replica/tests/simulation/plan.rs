@@ -106,5 +106,6 @@ fn settings(rng: &mut Rng) -> Settings {
         backlog_bytes: *rng.choice(&[1_000, 5_000, 1 << 20]).expect("there are choices"),
         cache_bytes: *rng.choice(&[0, 1_000, 1 << 20]).expect("there are choices"),
         reads: 64,
+        catch_up: rng.u64(0..20),
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use quorumkv_protocol::NodeId;
-use quorumkv_protocol::entry::Configuration;
 use quorumkv_protocol::peer::PeerEnvelope;
 use quorumkv_replica::{Input, LogRead, PersistId, Timestamp, Token};
 
@@ -12,6 +11,7 @@ use crate::clients::Clients;
 use crate::faults::Fault;
 use crate::invariants::Invariants;
 use crate::model::configuration;
+use crate::model::store::Store;
 use crate::network::{ConnectionId, Network, Pair, Way};
 use crate::node::{ChunkRequest, Node};
 use crate::plan::Plan;
@@ -116,7 +116,6 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) plan: Plan,
     pub(crate) now: u64,
-    pub(crate) configuration: Configuration,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) network: Network,
     pub(crate) clients: Clients,
@@ -140,13 +139,13 @@ impl World {
         let mut world = Self {
             now: 0,
             nodes: configuration
-                .members
+                .voters
                 .iter()
-                .map(|member| (member.node, Node::new(plan.results)))
+                .map(|member| (member.node, Node::new(Store::new(configuration.clone(), plan.results))))
                 .collect(),
             network: Network::default(),
             clients: Clients::new(plan.clients),
-            invariants: Invariants::new(configuration.quorum(), plan.results),
+            invariants: Invariants::new(&configuration, plan.results),
             summary: Summary::default(),
             counter: 0,
             healed: false,
@@ -156,7 +155,6 @@ impl World {
             hash: 0xcbf2_9ce4_8422_2325,
             rng,
             plan,
-            configuration,
         };
         world.note(|world| format!("{:?}", world.plan));
         world

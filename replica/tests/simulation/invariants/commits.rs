@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::entry::{Answered, Entry};
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{EntryId, NodeId, RequestId, Version};
 
 use crate::model::store::Store;
@@ -12,12 +13,13 @@ use crate::model::store::Store;
 pub(crate) struct Commits {
     entries: Vec<Arc<Entry>>,
     requests: BTreeMap<RequestId, Version>,
-    results: usize,
+    /// The state before the first entry.
+    empty: Store,
 }
 
 impl Commits {
-    pub(super) const fn new(results: usize) -> Self {
-        Self { entries: Vec::new(), requests: BTreeMap::new(), results }
+    pub(super) fn new(first: Configuration, results: usize) -> Self {
+        Self { entries: Vec::new(), requests: BTreeMap::new(), empty: Store::new(first, results) }
     }
 
     pub(super) fn entries(&self) -> &[Arc<Entry>] {
@@ -34,9 +36,9 @@ impl Commits {
         assert_eq!(index, self.entries.len(), "{id} commits {} and leaves a gap", entry.id);
         let last = self.entries.last().map_or(EntryId::ZERO, |last| last.id);
         assert!(entry.id.epoch >= last.epoch, "{id} commits {} after {last}", entry.id);
-        if let Body::Write(write) = &entry.body {
-            let before = self.requests.insert(write.request, entry.id.version);
-            assert_eq!(before, None, "request {} is committed again as {}", write.request, entry.id);
+        if let Some(Answered { request, .. }) = entry.answered() {
+            let before = self.requests.insert(request, entry.id.version);
+            assert_eq!(before, None, "request {request} is committed again as {}", entry.id);
         }
         self.entries.push(Arc::clone(entry));
         true
@@ -44,7 +46,7 @@ impl Commits {
 
     /// The state is what the committed entries up to its version come to.
     pub(super) fn check_state(&self, id: NodeId, store: &Store) {
-        let mut expected = Store::new(self.results);
+        let mut expected = self.empty.clone();
         let applied = usize::try_from(store.applied.version.get()).expect("runs are short");
         for entry in &self.entries[..applied] {
             expected.apply(entry);

@@ -44,6 +44,7 @@ pub(super) fn check_message(id: NodeId, message: &Outgoing, nodes: &BTreeMap<Nod
         | PeerMessage::PropagateReply(_)
         | PeerMessage::ReadSample(_)
         | PeerMessage::Heartbeat(_)
-        | PeerMessage::HeartbeatReply(_) => {}
+        | PeerMessage::HeartbeatReply(_)
+        | PeerMessage::NotMember { .. } => {}
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{Epoch, NodeId};
 use quorumkv_replica::Outgoing;
 
@@ -20,21 +21,22 @@ use promises::Promises;
 
 /// All invariants.
 pub(crate) struct Invariants {
-    quorum: usize,
+    configuration: Configuration,
     commits: Commits,
     promises: Promises,
 }
 
 impl Invariants {
-    pub(crate) fn new(quorum: usize, results: usize) -> Self {
-        Self { quorum, commits: Commits::new(results), promises: Promises::default() }
+    pub(crate) fn new(first: &Configuration, results: usize) -> Self {
+        let commits = Commits::new(first.clone(), results);
+        Self { configuration: first.clone(), commits, promises: Promises::default() }
     }
 
     /// A node decided that these entries are committed.
     pub(crate) fn committed(&mut self, id: NodeId, entries: &[Arc<Entry>], nodes: &BTreeMap<NodeId, Node>) {
         for entry in entries {
             if self.commits.commit(id, entry) {
-                durability::check_quorum(entry.id, self.quorum, nodes);
+                durability::check_quorum(entry.id, self.configuration.quorum(), nodes);
             }
         }
     }

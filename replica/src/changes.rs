@@ -1,0 +1,210 @@
+//! Changes of the cluster's members, as the leader decides about them (DESIGN 8).
+//!
+//! Voters come and go one at a time, so that the majorities before and after a change overlap; the next change waits until
+//! the one before is committed, and the first of a leader until an entry of its own epoch is, or two leaders could build
+//! on configurations that do not overlap (Ongaro 2014, §4.1, and the author's correction of 2015).
+//!
+//! A replacement is two such changes, made when the new node has caught up and not before, so that one that is given up
+//! has cost nothing. In which order depends on whether the old voter can still vote. If it can, the new one votes first:
+//! N+1 voters of which all can vote tolerate at least as many failures as N, where N−1 would tolerate fewer. If it cannot,
+//! it is removed first: of N−1 voters that all can vote just as many may fail as of N with a dead one among them, and the
+//! new node, which nobody relies on then, may fail as well. Voting before the dead one is gone, it would be needed: if it
+//! then lost its memory once more, as a node without a disk does at every restart, two voters of four would be gone for
+//! ever, and with them the quorum.
+
+use std::sync::Arc;
+
+use quorumkv_protocol::entry::{Asked, Body, Entry, Reconfiguration};
+use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member, Refusal, Replacement};
+use quorumkv_protocol::{EntryId, ErrorCode, NodeId, Version};
+
+use crate::effects::Reply;
+use crate::input::Token;
+use crate::progress::Phase;
+use crate::replica::{Replica, Role};
+use crate::state::StateView;
+use crate::time::Timestamp;
+
+impl<S: StateView> Replica<S> {
+    /// A client wants to change the members.
+    pub(crate) fn change(&mut self, token: Token, request: &ChangeRequest, deadline: Timestamp) {
+        match &self.role {
+            _ if self.removed.is_some() => return self.refuse(token, ErrorCode::NotMember),
+            Role::Follower => {
+                let leader = self.following.leader;
+                return self.out.answer(token, Reply::NotLeader { leader });
+            }
+            Role::Leader(leader) if leader.is_established() => {}
+            Role::Contender(_) | Role::Leader(_) => {
+                return self.out.answer(token, Reply::Refused(Refusal::EpochNotCommitted));
+            }
+        }
+        if self.is_known(token, request.request, request.since, deadline) {
+            return;
+        }
+        match self.changed(&request.change, request.force) {
+            Ok(next) => {
+                let floor = request.floor.min(request.request.sequence);
+                let entry = self.configure(Some(Asked { request: request.request, floor }), next);
+                self.waiting.add(token, entry, request.request, deadline);
+            }
+            Err(refusal) => self.out.answer(token, Reply::Refused(refusal)),
+        }
+    }
+
+    /// Takes the next step of a replacement, if there is one to be taken now.
+    pub(crate) fn drive_replacements(&mut self) {
+        let configuration = self.configurations.latest();
+        let is_due = configuration.id.version <= self.committed && !configuration.replacements.is_empty();
+        if !is_due || !matches!(&self.role, Role::Leader(leader) if leader.is_established()) {
+            return;
+        }
+        let steps: Vec<Change> =
+            configuration.replacements.iter().filter_map(|replacement| self.step(*replacement)).collect();
+        if let Some(next) = steps.iter().find_map(|step| self.changed(step, false).ok()) {
+            self.configure(None, next);
+        }
+    }
+
+    /// What is to be done next for a replacement, if the time for it has come.
+    fn step(&self, Replacement { old, new }: Replacement) -> Option<Change> {
+        let configuration = self.configurations.latest();
+        let old_votes = configuration.is_voter(old);
+        if configuration.is_voter(new) {
+            return old_votes.then_some(Change::Remove(old));
+        }
+        if self.lacks(new).is_some() {
+            return None;
+        }
+        Some(if old_votes && !self.is_live(old) { Change::Remove(old) } else { Change::Promote(new) })
+    }
+
+    /// Appends a configuration; returns its entry.
+    fn configure(&mut self, asked: Option<Asked>, next: Configuration) -> EntryId {
+        let id = EntryId::new(self.promise, self.log.last().next());
+        let configuration = Configuration { id, ..next };
+        let body = Body::Configure(Box::new(Reconfiguration { asked, configuration }));
+        self.append(Arc::new(Entry { id, body }));
+        id
+    }
+
+    /// The configuration after a change, or why it is not made.
+    fn changed(&self, change: &Change, force: bool) -> Result<Configuration, Refusal> {
+        let current = self.configurations.latest();
+        if current.id.version > self.committed {
+            return Err(Refusal::ChangeInFlight { entry: current.id });
+        }
+        let mut next = current.clone();
+        match change {
+            Change::AddLearner(member) => {
+                check_new(&next, member, &[])?;
+                insert(&mut next.learners, member.clone());
+            }
+            Change::Promote(node) => {
+                if next.is_voter(*node) {
+                    return Err(Refusal::AlreadyMember(*node));
+                }
+                let learner = take(&mut next.learners, *node).ok_or(Refusal::UnknownNode(*node))?;
+                if let Some(behind) = self.lacks(*node) {
+                    return Err(Refusal::NotCaughtUp { node: *node, behind });
+                }
+                insert(&mut next.voters, learner);
+            }
+            Change::Remove(node) => {
+                let learner = take(&mut next.learners, *node);
+                let removed = learner.or_else(|| take(&mut next.voters, *node));
+                removed.ok_or(Refusal::UnknownNode(*node))?;
+                if next.voters.is_empty() {
+                    return Err(Refusal::LastVoter(*node));
+                }
+            }
+            Change::Replace { old, new } => replace(&mut next, *old, new)?,
+        }
+        forget_finished_replacements(&mut next);
+        if !next.is_sound() {
+            return Err(Refusal::Unsound);
+        }
+        let live = next.count(|voter| self.is_live(voter));
+        if next.voters != current.voters && live < next.quorum() && !force {
+            let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+            return Err(Refusal::TooFewLive { live: small(live), needed: small(next.quorum()) });
+        }
+        Ok(next)
+    }
+
+    /// Whether the vote of this node could count now: it is this node itself, or it answers the leader.
+    pub(crate) fn is_live(&self, node: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let silence = self.settings.quorum_silence;
+        let answers = leader.progress.get(&node).is_some_and(|progress| {
+            progress.matched > Version::ZERO && self.now.since(progress.heard) < silence
+        });
+        node == self.me || (answers && self.links.contains(&node))
+    }
+
+    /// How many versions a node lacks that must hold more before it votes; `None` if it holds enough: the configuration
+    /// that it is a learner in, an entry of this epoch, and nearly everything else. It must also answer.
+    pub(crate) fn lacks(&self, node: NodeId) -> Option<u64> {
+        let last = self.log.last();
+        let Role::Leader(leader) = &self.role else { return Some(last.get()) };
+        let Some(progress) = leader.progress.get(&node) else { return Some(last.get()) };
+        let behind = last.since(progress.matched);
+        let must_hold = leader.opening.max(self.configurations.latest().id.version);
+        let holds = progress.matched >= must_hold && progress.phase == Phase::Streaming;
+        (!holds || behind > self.settings.catch_up || !self.is_live(node)).then_some(behind)
+    }
+}
+
+/// A new member must be new, and have an address that nobody has but those whose place it takes.
+fn check_new(configuration: &Configuration, new: &Member, goes: &[NodeId]) -> Result<(), Refusal> {
+    if configuration.member(new.node).is_some() {
+        return Err(Refusal::AlreadyMember(new.node));
+    }
+    let stays = |member: &&Member| !goes.contains(&member.node);
+    match configuration.members().filter(stays).find(|member| member.address == new.address) {
+        Some(member) => Err(Refusal::AddressTaken { by: member.node }),
+        None => Ok(()),
+    }
+}
+
+/// Begins to replace a voter, or gives a learner's place to another node.
+fn replace(next: &mut Configuration, old: NodeId, new: &Member) -> Result<(), Refusal> {
+    // A learner goes at once: `old` itself, or the one that was to replace `old` so far.
+    let learner = match next.replacements.iter().find(|known| known.old == old) {
+        _ if next.is_learner(old) => Some(old),
+        // One that votes already is not given up: `old` is about to be removed.
+        Some(known) if next.is_voter(known.new) => return Err(Refusal::UnknownNode(old)),
+        known => known.map(|known| known.new),
+    };
+    let inherited = next.replacements.iter().find(|known| Some(known.new) == learner).map(|known| known.old);
+    let voter = inherited.or_else(|| next.is_voter(old).then_some(old));
+    if learner.is_none() && voter.is_none() {
+        return Err(Refusal::UnknownNode(old));
+    }
+    let goes: Vec<NodeId> = learner.into_iter().chain(voter).collect();
+    check_new(next, new, &goes)?;
+    next.learners.retain(|member| Some(member.node) != learner);
+    insert(&mut next.learners, new.clone());
+    next.replacements.retain(|known| Some(known.new) != learner);
+    next.replacements.extend(voter.map(|old| Replacement { old, new: new.node }));
+    next.replacements.sort_unstable_by_key(|known| known.new);
+    Ok(())
+}
+
+/// A replacement is finished when the new node votes and the old one does not, and given up when the new one is gone.
+fn forget_finished_replacements(configuration: &mut Configuration) {
+    let goes_on = |Replacement { old, new }: &Replacement| {
+        configuration.is_learner(*new) || (configuration.is_voter(*new) && configuration.is_voter(*old))
+    };
+    configuration.replacements = configuration.replacements.iter().copied().filter(goes_on).collect();
+}
+
+fn insert(members: &mut Vec<Member>, new: Member) {
+    let place = members.partition_point(|member| member.node < new.node);
+    members.insert(place, new);
+}
+
+fn take(members: &mut Vec<Member>, node: NodeId) -> Option<Member> {
+    let place = members.iter().position(|member| member.node == node)?;
+    Some(members.remove(place))
+}

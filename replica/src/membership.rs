@@ -1,0 +1,108 @@
+//! What this node is to the cluster: how its place changes with the log, and how a node learns that it has none.
+//!
+//! A node takes its part from the newest configuration of its own log, and yet must not shut itself off from others
+//! because of it: that configuration may be dropped again, or be outdated (Ongaro 2014, §4.2). So everybody follows
+//! whoever leads, and a voter of the newest *or* the committed configuration grants to whoever asks. Votes are counted by
+//! who asked for them, in its own newest configuration. Only what is committed is certain: a node that is no member of
+//! the committed configuration, and names an older one, is told so and comes to rest, or it would fence leaders for ever.
+
+use quorumkv_protocol::membership::Configuration;
+use quorumkv_protocol::peer::{PeerMessage, ReadSample};
+use quorumkv_protocol::{EntryId, NodeId};
+
+use crate::effects::Notice;
+use crate::replica::{Replica, Role};
+use crate::state::StateView;
+
+impl<S: StateView> Replica<S> {
+    /// The other members.
+    pub(crate) fn peers(&self) -> Vec<NodeId> {
+        self.configuration().members().map(|member| member.node).filter(|&node| node != self.me).collect()
+    }
+
+    /// Whether this node's own log and answers count.
+    pub(crate) fn is_voter(&self) -> bool {
+        self.removed.is_none() && self.configuration().is_voter(self.me)
+    }
+
+    /// Whether this node belongs to the cluster, or did until a change that is not committed yet.
+    pub(crate) fn is_member(&self) -> bool {
+        let has = |configuration: &Configuration| configuration.member(self.me).is_some();
+        self.removed.is_none() && (has(self.configuration()) || has(self.configurations.committed()))
+    }
+
+    /// Another configuration counts from now on: the newest was appended, or dropped.
+    pub(crate) fn reconfigured(&mut self) {
+        let id = self.configuration().id;
+        self.out.notice(Notice::Reconfigured { id });
+        match &mut self.role {
+            Role::Follower => {}
+            Role::Contender(contender) => contender.reconfigured(),
+            Role::Leader(leader) => {
+                leader.reconfigured(self.configurations.latest(), self.me, self.log.last(), self.now);
+            }
+        }
+        self.restart_reads();
+    }
+
+    /// `past` are the configurations that the newest committed one has superseded.
+    pub(crate) fn configuration_committed(&mut self, past: &[Configuration]) {
+        if past.is_empty() {
+            return;
+        }
+        let committed = self.configurations.committed();
+        let (id, is_member) = (committed.id, committed.member(self.me).is_some());
+        self.out.notice(Notice::ConfigurationCommitted { id });
+        if !is_member && past.iter().any(|past| past.member(self.me).is_some()) {
+            self.leave(id);
+        }
+    }
+
+    /// Whether to promise to a contender that counts votes in this configuration.
+    ///
+    /// A learner has no vote to give, but a contender with a newer configuration may know that it is a voter by now.
+    pub(crate) fn may_promise(&self, configuration: EntryId) -> bool {
+        let (latest, committed) = (self.configuration(), self.configurations.committed());
+        let votes = latest.is_voter(self.me) || committed.is_voter(self.me);
+        let may_vote = latest.is_learner(self.me) && configuration > committed.id;
+        self.removed.is_none() && (votes || may_vote)
+    }
+
+    /// The configuration that says that the asker, who names an older one, is no member any more.
+    pub(crate) fn excluding(&self, asker: NodeId, its: EntryId) -> Option<EntryId> {
+        let committed = self.configurations.committed();
+        (its <= committed.id && committed.member(asker).is_none()).then_some(committed.id)
+    }
+
+    /// Somebody knows that this node is no member since this configuration was committed.
+    pub(crate) fn on_not_member(&mut self, since: EntryId) {
+        let latest = self.configuration();
+        let is_news = since > latest.id || (since == latest.id && latest.member(self.me).is_none());
+        if is_news && self.is_member() {
+            self.leave(since);
+        }
+    }
+
+    /// This node belongs to the cluster no longer. Nothing that it does counts from now on.
+    fn leave(&mut self, since: EntryId) {
+        self.removed = Some(since);
+        self.parked.clear();
+        self.out.notice(Notice::Removed { since });
+        self.restart_reads();
+    }
+
+    /// A member that has not heard from a leader for long asks the others whether it still is one.
+    pub(crate) fn tick_follower(&mut self) {
+        let silence = self.settings.quorum_silence;
+        let last = self.following.heard.max(self.following.inquired);
+        if !matches!(self.role, Role::Follower) || !self.is_member() || self.now.since(last) < silence {
+            return;
+        }
+        self.following.inquired = self.now;
+        let configuration = self.configuration().id;
+        for peer in self.peers().into_iter().filter(|peer| self.links.contains(peer)) {
+            let ask = ReadSample { configuration, pass: None, keys: Vec::new() };
+            self.out.send(peer, PeerMessage::ReadSample(ask));
+        }
+    }
+}
