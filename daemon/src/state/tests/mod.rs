@@ -81,7 +81,7 @@ fn entry_at(version: u64) -> Entry {
         }
         5 => {
             let request = request_at(version);
-            let asked = (version % 2 == 0).then_some(Asked { request, floor: request.sequence });
+            let asked = version.is_multiple_of(2).then_some(Asked { request, floor: request.sequence });
             let change = Reconfiguration { asked, configuration: configuration_at(version) };
             Entry { id: id_at(version), body: Body::Configure(Box::new(change)) }
         }
