@@ -55,12 +55,9 @@ impl Configurations {
         self.known.drain(..committed.saturating_sub(1)).collect()
     }
 
-    /// A snapshot with this configuration took the place of the log. Returns the others that were known.
-    pub(crate) fn reset(&mut self, configuration: Configuration) -> Vec<Configuration> {
-        let mut past = std::mem::take(&mut self.known);
-        past.retain(|known| known.id != configuration.id);
-        self.known.push(configuration);
-        past
+    /// A snapshot with this configuration took the place of the log.
+    pub(crate) fn reset(&mut self, configuration: Configuration) {
+        self.known = vec![configuration];
     }
 }
 
@@ -108,9 +105,7 @@ mod tests {
         assert_eq!(past.iter().map(|past| past.id).collect::<Vec<_>>(), [EntryId::ZERO, id(3)]);
         assert_eq!(ids(&configurations), (id(5), id(7)));
         assert_eq!(configurations.commit(Version::new(6)), []);
-        let snapshot = Configuration { id: id(7), ..Configuration::UNKNOWN };
-        let past = configurations.reset(snapshot);
-        assert_eq!(past.iter().map(|past| past.id).collect::<Vec<_>>(), [id(5)]);
-        assert_eq!(ids(&configurations), (id(7), id(7)));
+        configurations.reset(Configuration { id: id(9), ..Configuration::UNKNOWN });
+        assert_eq!(ids(&configurations), (id(9), id(9)));
     }
 }

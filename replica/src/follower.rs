@@ -65,6 +65,7 @@ impl<S: StateView> Replica<S> {
             return self.absurd(from, "its entries contradict what is committed");
         }
         let (epoch, committed) = (append.epoch, append.committed);
+        self.following.committed = self.following.committed.max(committed);
         let reply = match self.accept(append) {
             Ok(durable) => {
                 self.following.matched = self.following.matched.max(durable);
@@ -136,6 +137,7 @@ impl<S: StateView> Replica<S> {
             return false;
         }
         self.following.heard = self.now;
+        self.disowned = false;
         if self.following.leader.is_none() {
             self.following.leader = Some(leader);
             self.out.notice(Notice::Following { epoch });
@@ -177,6 +179,7 @@ impl<S: StateView> Replica<S> {
     /// Everything up to `committed` is committed in the leader's log: here, as far as the logs are known to be equal.
     fn follow_commit(&mut self, committed: Version) {
         self.following.last = self.following.last.max(committed);
+        self.following.committed = self.following.committed.max(committed);
         if self.is_installing() {
             return;
         }

@@ -22,17 +22,19 @@ impl<S: StateView> Replica<S> {
 
     /// Whether this node's own log and answers count.
     pub(crate) fn is_voter(&self) -> bool {
-        self.removed.is_none() && self.configuration().is_voter(self.me)
+        self.removed.is_none() && !self.disowned && self.configuration().is_voter(self.me)
     }
 
     /// Whether this node belongs to the cluster, or did until a change that is not committed yet.
     pub(crate) fn is_member(&self) -> bool {
         let has = |configuration: &Configuration| configuration.member(self.me).is_some();
-        self.removed.is_none() && (has(self.configuration()) || has(self.configurations.committed()))
+        let is_known = has(self.configuration()) || has(self.configurations.committed());
+        self.removed.is_none() && !self.disowned && is_known
     }
 
     /// Another configuration counts from now on: the newest was appended, or dropped.
     pub(crate) fn reconfigured(&mut self) {
+        self.disowned = false;
         let id = self.configuration().id;
         self.out.notice(Notice::Reconfigured { id });
         match &mut self.role {
@@ -45,16 +47,41 @@ impl<S: StateView> Replica<S> {
         self.restart_reads();
     }
 
-    /// `past` are the configurations that the newest committed one has superseded.
-    pub(crate) fn configuration_committed(&mut self, past: &[Configuration]) {
-        if past.is_empty() {
-            return;
+    /// More of the log is committed, and perhaps configurations with it.
+    pub(crate) fn commit_configurations(&mut self) {
+        let past = self.configurations.commit(self.committed);
+        if !past.is_empty() {
+            self.configuration_committed(&past);
         }
+    }
+
+    /// A snapshot took the place of the log.
+    pub(crate) fn reset_configurations(&mut self) {
+        let (latest, committed) = (self.configuration().id, self.configurations.committed().id);
+        self.configurations.reset(self.state.configuration());
+        let id = self.configuration().id;
+        if id != latest {
+            self.reconfigured();
+        }
+        if id != committed {
+            self.configuration_committed(&[]);
+        }
+    }
+
+    fn configuration_committed(&mut self, past: &[Configuration]) {
         let committed = self.configurations.committed();
-        let (id, is_member) = (committed.id, committed.member(self.me).is_some());
-        self.out.notice(Notice::ConfigurationCommitted { id });
-        if !is_member && past.iter().any(|past| past.member(self.me).is_some()) {
-            self.leave(id);
+        let mut known = past.iter().chain([committed]);
+        self.was_member |= known.any(|known| known.member(self.me).is_some());
+        self.out.notice(Notice::ConfigurationCommitted { id: committed.id });
+    }
+
+    /// Leaves if this node's own log says that it was removed. A log that lacks something of the leader's does not: the node
+    /// may have been added again since.
+    pub(crate) fn leave_if_removed(&mut self) {
+        let is_news = self.removed.is_none() && !self.disowned && self.was_member && !self.is_member();
+        let knows_all = self.committed >= self.following.committed && self.log.last() >= self.following.last;
+        if is_news && knows_all {
+            self.leave(self.configurations.committed().id);
         }
     }
 
@@ -68,18 +95,26 @@ impl<S: StateView> Replica<S> {
         self.removed.is_none() && (votes || may_vote)
     }
 
-    /// The configuration that says that the asker, who names an older one, is no member any more.
+    /// The committed configuration that does not have the asker, if the one that it names cannot count any more: it is
+    /// older, or it is not in the log although its place in it is decided.
     pub(crate) fn excluding(&self, asker: NodeId, its: EntryId) -> Option<EntryId> {
         let committed = self.configurations.committed();
-        (its <= committed.id && committed.member(asker).is_none()).then_some(committed.id)
+        let is_past = its <= committed.id || its.version <= self.committed;
+        (is_past && committed.member(asker).is_none()).then_some(committed.id)
     }
 
-    /// Somebody knows that this node is no member since this configuration was committed.
+    /// Somebody knows that this node is no member by this committed configuration.
     pub(crate) fn on_not_member(&mut self, since: EntryId) {
+        if !self.is_member() {
+            return;
+        }
         let latest = self.configuration();
-        let is_news = since > latest.id || (since == latest.id && latest.member(self.me).is_none());
-        if is_news && self.is_member() {
+        if since > latest.id || (since == latest.id && latest.member(self.me).is_none()) {
             self.leave(since);
+        } else if matches!(self.role, Role::Follower) {
+            // Its addition was dropped, and nobody will tell it to drop its own entry: it is as new as it was before.
+            self.disowned = true;
+            self.restart_reads();
         }
     }
 
@@ -91,16 +126,16 @@ impl<S: StateView> Replica<S> {
         self.restart_reads();
     }
 
-    /// A member that has not heard from a leader for long asks the others whether it still is one.
-    pub(crate) fn tick_follower(&mut self) {
+    /// A member that has not heard from a leader for long asks whom it reaches whether it still is one.
+    pub(crate) fn tick_membership(&mut self) {
         let silence = self.settings.quorum_silence;
         let last = self.following.heard.max(self.following.inquired);
-        if !matches!(self.role, Role::Follower) || !self.is_member() || self.now.since(last) < silence {
+        if matches!(self.role, Role::Leader(_)) || !self.is_member() || self.now.since(last) < silence {
             return;
         }
         self.following.inquired = self.now;
         let configuration = self.configuration().id;
-        for peer in self.peers().into_iter().filter(|peer| self.links.contains(peer)) {
+        for &peer in &self.links {
             let ask = ReadSample { configuration, pass: None, keys: Vec::new() };
             self.out.send(peer, PeerMessage::ReadSample(ask));
         }

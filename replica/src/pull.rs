@@ -211,19 +211,13 @@ impl<S: StateView> Replica<S> {
             // A log that leads up to the snapshot stays: its leader may have been told that it is durable.
             if self.log.holds(snapshot) {
                 self.mark_applied(snapshot.version);
-                let past = self.configurations.commit(snapshot.version);
-                self.configuration_committed(&past);
+                self.commit_configurations();
             } else {
                 self.applied = snapshot.version;
                 self.log.reset(snapshot);
                 self.overlay.clear();
                 self.out.log(LogRecord::Base(snapshot));
-                let before = self.configuration().id;
-                let past = self.configurations.reset(self.state.configuration());
-                if self.configuration().id != before {
-                    self.reconfigured();
-                }
-                self.configuration_committed(&past);
+                self.reset_configurations();
             }
             self.waiting.jumped(snapshot.version, &self.state, &mut self.out);
         }

@@ -33,6 +33,10 @@ pub struct Replica<S> {
     pub(crate) configurations: Configurations,
     /// The configuration that no longer has this node, once it is certain that it was removed.
     pub(crate) removed: Option<EntryId>,
+    /// Whether the configuration that made this node a member was dropped, as others know; until a leader speaks to it.
+    pub(crate) disowned: bool,
+    /// Whether a committed configuration that this process has seen had this node.
+    pub(crate) was_member: bool,
     pub(crate) settings: Settings,
     pub(crate) state: S,
     pub(crate) now: Timestamp,
@@ -83,6 +87,8 @@ pub(crate) struct Following {
     pub(crate) inquired: Timestamp,
     /// Its last version, as it last said.
     pub(crate) last: Version,
+    /// What it, or a leader before it, has said to be committed.
+    pub(crate) committed: Version,
     /// Up to here the log is known to equal the leader's.
     pub(crate) matched: Version,
     /// When the state last held everything that the leader had said to be committed.
@@ -108,10 +114,13 @@ impl<S: StateView> Replica<S> {
             overlay.add(entry);
         }
         let promise = recovered.promise.max(recovered.last.epoch);
+        let was_member = applied.member(me).is_some();
         Self {
             me,
             configurations: Configurations::recover(applied, &recovered.unapplied),
             removed: None,
+            disowned: false,
+            was_member,
             settings,
             state,
             now: Timestamp::ZERO,
@@ -176,6 +185,7 @@ impl<S: StateView> Replica<S> {
     pub fn flush(&mut self, entropy: u64) -> Effects {
         self.drive_contender();
         self.drive_leader();
+        self.leave_if_removed();
         if self.removed.is_some() {
             self.stand_down(StoodDown::Removed);
         }
@@ -250,7 +260,7 @@ impl<S: StateView> Replica<S> {
         self.expire_queued();
         self.tick_contender();
         self.tick_leader();
-        self.tick_follower();
+        self.tick_membership();
         self.tick_pull();
         self.tick_reads();
     }
@@ -313,8 +323,7 @@ impl<S: StateView> Replica<S> {
         }
         self.committed = version;
         self.waiting.committed(version, &self.log, &mut self.out);
-        let past = self.configurations.commit(version);
-        self.configuration_committed(&past);
+        self.commit_configurations();
     }
 
     pub(crate) fn mark_applied(&mut self, version: Version) {
@@ -334,8 +343,8 @@ impl<S: StateView> Replica<S> {
         self.stand_down(StoodDown::Fenced { by: epoch });
         self.promise = epoch;
         self.highest_seen = self.highest_seen.max(epoch);
-        self.following =
-            Following { leader: None, heard: Timestamp::ZERO, matched: Version::ZERO, ..self.following };
+        let Following { fresh, last, committed, .. } = self.following;
+        self.following = Following { fresh, last, committed, inquired: self.now, ..Following::default() };
         self.cancel_pull();
         self.out.log(LogRecord::Promise(epoch));
     }

@@ -29,12 +29,12 @@ pub(crate) struct Parked {
 impl<S: StateView> Replica<S> {
     /// A reader asks what this replica holds.
     ///
-    /// Who is no voter shows nothing that could be counted; to an asker whose configuration is outdated it says so.
+    /// A member that has no vote shows nothing that could be counted, but tells an asker whose configuration is outdated so.
     pub(crate) fn on_sample(&mut self, from: NodeId, correlation: u64, sample: ReadSample) {
         if let Some(since) = self.excluding(from, sample.configuration) {
             return self.out.reply(from, correlation, PeerMessage::NotMember { since });
         }
-        if !self.is_voter() && (self.removed.is_some() || self.configuration().id <= sample.configuration) {
+        if !self.is_voter() && (!self.is_member() || self.configuration().id <= sample.configuration) {
             return;
         }
         match sample.pass {

@@ -54,8 +54,8 @@ pub enum Membership {
         /// The configuration that no longer has it.
         since: EntryId,
     },
-    /// It is no member, and has been none as long as its log goes back: it is new, or was removed long ago. It promises
-    /// nothing and answers no samples.
+    /// It is no member, and has been none as long as its log goes back: it is new, its addition was dropped, or it was
+    /// removed long ago. It promises nothing and answers no samples.
     Outsider,
 }
 
@@ -133,6 +133,7 @@ impl<S: StateView> Replica<S> {
     fn membership(&self) -> Membership {
         match self.removed {
             Some(since) => Membership::Removed { since },
+            None if self.disowned => Membership::Outsider,
             None if self.configuration().is_voter(self.me) => Membership::Voter,
             None if self.configuration().is_learner(self.me) => Membership::Learner,
             None if self.configurations.committed().member(self.me).is_some() => Membership::Leaving,

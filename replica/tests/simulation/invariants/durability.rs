@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{AppendReply, PeerMessage, PropagateReply, VoteReply};
 use quorumkv_protocol::{EntryId, NodeId, Version};
 use quorumkv_replica::Outgoing;
@@ -14,10 +15,14 @@ fn keeps(node: &Node, id: EntryId) -> bool {
     log.holds(id) || id.version <= log.base.version || id.version <= node.saved.applied.version
 }
 
-/// An entry is committed: a crash of everybody would leave a quorum with it.
-pub(super) fn check_quorum(entry: EntryId, quorum: usize, nodes: &BTreeMap<NodeId, Node>) {
-    let durable = nodes.values().filter(|node| keeps(node, entry)).count();
-    assert!(durable >= quorum, "entry {entry} is committed, and only {durable} nodes would keep it");
+/// An entry is committed: a crash of everybody would leave a quorum of the configuration in which votes were counted with
+/// it. A disk that was lost since it was written counts as well.
+pub(super) fn check_quorum(entry: EntryId, configuration: &Configuration, nodes: &BTreeMap<NodeId, Node>) {
+    let durable = configuration.count(|voter| keeps(&nodes[&voter], entry));
+    assert!(
+        durable >= configuration.quorum(),
+        "entry {entry} is committed, and only {durable} voters of {configuration:?} would keep it"
+    );
 }
 
 /// A message says nothing that a crash of its sender would make untrue.
