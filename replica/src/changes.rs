@@ -208,3 +208,87 @@ fn take(members: &mut Vec<Member>, node: NodeId) -> Option<Member> {
     let place = members.iter().position(|member| member.node == node)?;
     Some(members.remove(place))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(node: u64) -> NodeId {
+        NodeId::new(node)
+    }
+
+    fn at(id: u64, address: u64) -> Member {
+        Member { node: node(id), address: format!("n{address}:1") }
+    }
+
+    /// Voters 1 to 3, learner 7, and node 9 that is to replace node 3.
+    fn configuration() -> Configuration {
+        Configuration {
+            learners: vec![at(7, 7), at(9, 9)],
+            replacements: vec![Replacement { old: node(3), new: node(9) }],
+            ..Configuration::first(vec![at(1, 1), at(2, 2), at(3, 3)])
+        }
+    }
+
+    fn ids(members: &[Member]) -> Vec<u64> {
+        members.iter().map(|member| member.node.get()).collect()
+    }
+
+    /// Learners and replacements afterwards.
+    fn replaced(old: u64, new: Member) -> Result<(Vec<u64>, Vec<(u64, u64)>), Refusal> {
+        let mut next = configuration();
+        replace(&mut next, node(old), &new)?;
+        assert!(next.is_sound() && ids(&next.voters) == [1, 2, 3]);
+        let replacements = next.replacements.iter().map(|one| (one.old.get(), one.new.get()));
+        Ok((ids(&next.learners), replacements.collect()))
+    }
+
+    #[test]
+    fn a_new_node_may_have_the_address_of_those_that_it_replaces_only() {
+        assert_eq!(replaced(2, at(5, 2)), Ok((vec![5, 7, 9], vec![(2, 5), (3, 9)])));
+        assert_eq!(replaced(2, at(5, 1)), Err(Refusal::AddressTaken { by: node(1) }));
+        assert_eq!(check_new(&configuration(), &at(5, 7), &[]), Err(Refusal::AddressTaken { by: node(7) }));
+        assert_eq!(check_new(&configuration(), &at(5, 5), &[]), Ok(()));
+        assert_eq!(check_new(&configuration(), &at(7, 5), &[]), Err(Refusal::AlreadyMember(node(7))));
+    }
+
+    #[test]
+    fn a_learner_gives_its_place_at_once() {
+        assert_eq!(replaced(7, at(8, 7)), Ok((vec![8, 9], vec![(3, 9)])));
+        assert_eq!(replaced(9, at(8, 9)), Ok((vec![7, 8], vec![(3, 8)])), "and with it whom it replaces");
+        assert_eq!(replaced(3, at(8, 3)), Ok((vec![7, 8], vec![(3, 8)])), "the last request counts");
+        assert_eq!(
+            replaced(3, at(8, 9)),
+            Ok((vec![7, 8], vec![(3, 8)])),
+            "the one that goes has that address"
+        );
+    }
+
+    #[test]
+    fn who_is_replaced_must_be_a_member_and_stay_one() {
+        assert_eq!(replaced(4, at(5, 5)), Err(Refusal::UnknownNode(node(4))));
+        assert_eq!(replaced(3, at(2, 5)), Err(Refusal::AlreadyMember(node(2))));
+        let mut promoted = configuration();
+        let new = take(&mut promoted.learners, node(9)).expect("it is there");
+        insert(&mut promoted.voters, new);
+        let refused = replace(&mut promoted, node(3), &at(5, 5));
+        assert_eq!(refused, Err(Refusal::UnknownNode(node(3))), "it is about to be removed");
+    }
+
+    #[test]
+    fn a_replacement_goes_on_until_the_new_node_votes_alone() {
+        let mut next = configuration();
+        take(&mut next.voters, node(3));
+        forget_finished_replacements(&mut next);
+        assert_eq!(next.replacements.len(), 1, "the new node is still to be promoted");
+        let new = take(&mut next.learners, node(9)).expect("it is there");
+        insert(&mut next.voters, new);
+        forget_finished_replacements(&mut next);
+        assert_eq!(next.replacements, []);
+
+        let mut given_up = configuration();
+        take(&mut given_up.learners, node(9));
+        forget_finished_replacements(&mut given_up);
+        assert_eq!(given_up.replacements, []);
+    }
+}

@@ -20,16 +20,18 @@ impl World {
     /// Heals everything, elects one leader, and demands that all agree, all are answered, and new requests succeed.
     pub(crate) fn heal_and_demand_progress(&mut self) {
         self.heal();
+        self.elect_a_voter();
         let end = self.now + BOUND;
-        for step in 0.. {
-            match self.leader() {
-                Some(leader) if self.is_calm(leader) => break,
-                Some(leader) if step % PATIENCE != 0 => self.tidy_up(leader),
-                // One that was removed, or that others have promised to leave, makes room for another.
-                Some(_) | None if step % PATIENCE == 0 => self.elect_a_voter(),
-                Some(_) | None => {}
-            }
+        for step in 1.. {
+            // What was begun before shows its effect before anybody looks.
             self.run_until(self.now + STEP);
+            match self.leader() {
+                Some(leader) if self.is_calm(leader) && self.is_linked() => break,
+                // One that was removed, or that others have promised to leave, makes room for another.
+                _ if step % PATIENCE == 0 => self.elect_a_voter(),
+                Some(leader) => self.tidy_up(leader),
+                None => {}
+            }
             assert!(self.now < end, "the cluster does not recover: {}", self.describe());
         }
         let leader = self.leader().expect("it is calm");
@@ -81,6 +83,13 @@ impl World {
             && configuration.members().all(|member| self.nodes[&member.node].process.is_some())
             && self.statuses().all(is_calm)
             && self.clients.unanswered() == 0
+    }
+
+    /// Whether all members reach each other.
+    fn is_linked(&self) -> bool {
+        let members = || self.invariants.committed_configuration().members().map(|member| member.node);
+        let reaches = |one, other| one == other || self.network.is_connected((one, other));
+        members().all(|one| members().all(|other| reaches(one, other)))
     }
 
     /// A write at the leader, and then a read at every member, must succeed.

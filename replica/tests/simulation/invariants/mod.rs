@@ -88,6 +88,7 @@ impl Invariants {
         let Some(process) = &nodes[&id].process else { return };
         let status = process.replica.status();
         self.known.look(id, process.replica.configuration());
+        self.known.look(id, process.replica.committed_configuration());
         self.promises.look(id, status.promise);
         assert!(status.applied <= status.committed, "{id} applied more than is committed");
         assert!(status.committed <= status.last.version, "{id} committed more than it has");
