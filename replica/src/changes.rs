@@ -230,23 +230,21 @@ mod tests {
         }
     }
 
-    fn ids(members: &[Member]) -> Vec<u64> {
-        members.iter().map(|member| member.node.get()).collect()
-    }
-
-    /// Learners and replacements afterwards.
-    fn replaced(old: u64, new: Member) -> Result<(Vec<u64>, Vec<(u64, u64)>), Refusal> {
+    /// Learners afterwards, and who of them replaces whom.
+    fn replaced(old: u64, new: &Member) -> Result<String, Refusal> {
         let mut next = configuration();
-        replace(&mut next, node(old), &new)?;
-        assert!(next.is_sound() && ids(&next.voters) == [1, 2, 3]);
-        let replacements = next.replacements.iter().map(|one| (one.old.get(), one.new.get()));
-        Ok((ids(&next.learners), replacements.collect()))
+        replace(&mut next, node(old), new)?;
+        assert!(next.is_sound() && next.voters == configuration().voters);
+        let learners = next.learners.iter().map(|learner| learner.node.get().to_string());
+        let replacements =
+            next.replacements.iter().map(|one| format!("{} for {}", one.new.get(), one.old.get()));
+        Ok(learners.chain(replacements).collect::<Vec<_>>().join(", "))
     }
 
     #[test]
     fn a_new_node_may_have_the_address_of_those_that_it_replaces_only() {
-        assert_eq!(replaced(2, at(5, 2)), Ok((vec![5, 7, 9], vec![(2, 5), (3, 9)])));
-        assert_eq!(replaced(2, at(5, 1)), Err(Refusal::AddressTaken { by: node(1) }));
+        assert_eq!(replaced(2, &at(5, 2)), Ok("5, 7, 9, 5 for 2, 9 for 3".to_owned()));
+        assert_eq!(replaced(2, &at(5, 1)), Err(Refusal::AddressTaken { by: node(1) }));
         assert_eq!(check_new(&configuration(), &at(5, 7), &[]), Err(Refusal::AddressTaken { by: node(7) }));
         assert_eq!(check_new(&configuration(), &at(5, 5), &[]), Ok(()));
         assert_eq!(check_new(&configuration(), &at(7, 5), &[]), Err(Refusal::AlreadyMember(node(7))));
@@ -254,20 +252,20 @@ mod tests {
 
     #[test]
     fn a_learner_gives_its_place_at_once() {
-        assert_eq!(replaced(7, at(8, 7)), Ok((vec![8, 9], vec![(3, 9)])));
-        assert_eq!(replaced(9, at(8, 9)), Ok((vec![7, 8], vec![(3, 8)])), "and with it whom it replaces");
-        assert_eq!(replaced(3, at(8, 3)), Ok((vec![7, 8], vec![(3, 8)])), "the last request counts");
+        assert_eq!(replaced(7, &at(8, 7)), Ok("8, 9, 9 for 3".to_owned()));
+        assert_eq!(replaced(9, &at(8, 9)), Ok("7, 8, 8 for 3".to_owned()), "and with it whom it replaces");
+        assert_eq!(replaced(3, &at(8, 3)), Ok("7, 8, 8 for 3".to_owned()), "the last request counts");
         assert_eq!(
-            replaced(3, at(8, 9)),
-            Ok((vec![7, 8], vec![(3, 8)])),
+            replaced(3, &at(8, 9)),
+            Ok("7, 8, 8 for 3".to_owned()),
             "the one that goes has that address"
         );
     }
 
     #[test]
     fn who_is_replaced_must_be_a_member_and_stay_one() {
-        assert_eq!(replaced(4, at(5, 5)), Err(Refusal::UnknownNode(node(4))));
-        assert_eq!(replaced(3, at(2, 5)), Err(Refusal::AlreadyMember(node(2))));
+        assert_eq!(replaced(4, &at(5, 5)), Err(Refusal::UnknownNode(node(4))));
+        assert_eq!(replaced(3, &at(2, 5)), Err(Refusal::AlreadyMember(node(2))));
         let mut promoted = configuration();
         let new = take(&mut promoted.learners, node(9)).expect("it is there");
         insert(&mut promoted.voters, new);
