@@ -11,6 +11,7 @@ use quorumkv_replica::{Input, Reply, Token};
 
 use crate::invariants::history::{History, Seen};
 use crate::model::render;
+use crate::node::Process;
 use crate::world::{Event, World};
 
 /// Sends of one request before a client gives it up.
@@ -244,7 +245,7 @@ impl World {
             (What::Read(key), Reply::Read { value, evidence }) => {
                 if let Some(evidence) = &evidence {
                     let process = self.nodes[&sent.node].process.as_ref().expect("it just answered");
-                    check_evidence(evidence, &process.counted);
+                    check_evidence(evidence, process);
                 }
                 self.summary.reads += 1;
                 let version = value.as_ref().map_or(Version::ZERO, |value| value.version);
@@ -269,12 +270,17 @@ impl World {
     }
 }
 
-/// A read is decided by what voters said, at least a quorum of them, all of one of these configurations.
-fn check_evidence(evidence: &Evidence, counted: &[Configuration]) {
+/// A read is decided by what voters said, at least a quorum of them, all of a configuration that counted just now.
+fn check_evidence(evidence: &Evidence, process: &Process) {
     let fits = |configuration: &Configuration| {
         evidence.witnesses.iter().all(|witness| configuration.is_voter(witness.node))
             && evidence.quorum as usize == configuration.quorum()
             && evidence.witnesses.len() >= configuration.quorum()
     };
-    assert!(counted.iter().any(fits), "a read counts others than the voters of {counted:?}: {evidence:?}");
+    let mut counted = process.counted.iter().chain([process.replica.configuration()]);
+    assert!(
+        counted.any(fits),
+        "a read counts others than the voters of {:?}: {evidence:?}",
+        process.replica.configuration()
+    );
 }
