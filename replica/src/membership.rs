@@ -79,8 +79,8 @@ impl<S: StateView> Replica<S> {
     /// may have been added again since.
     pub(crate) fn leave_if_removed(&mut self) {
         let is_news = self.removed.is_none() && !self.disowned && self.was_member && !self.is_member();
-        let knows_all = self.committed >= self.following.committed && self.log.last() >= self.following.last;
-        if is_news && knows_all {
+        let holds_all = self.committed >= self.following.committed && self.log.last() >= self.following.last;
+        if is_news && (holds_all || matches!(self.role, Role::Leader(_))) {
             self.leave(self.configurations.committed().id);
         }
     }
