@@ -34,6 +34,11 @@ impl Configurations {
         self.known.first().expect("there is always a committed configuration")
     }
 
+    /// All that may yet count, the committed one first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Configuration> {
+        self.known.iter()
+    }
+
     /// The entry was appended. True if it brought a configuration.
     pub(crate) fn append(&mut self, entry: &Entry) -> bool {
         let configuration = entry.configuration();

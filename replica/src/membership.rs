@@ -2,9 +2,10 @@
 //!
 //! A node takes its part from the newest configuration of its own log, and yet must not shut itself off from others
 //! because of it: that configuration may be dropped again, or be outdated (Ongaro 2014, §4.2). So everybody follows
-//! whoever leads, and a voter of the newest *or* the committed configuration grants to whoever asks. Votes are counted by
-//! who asked for them, in its own newest configuration. Only what is committed is certain: a node that is no member of
-//! the committed configuration, and names an older one, is told so and comes to rest, or it would fence leaders for ever.
+//! whoever leads, and who votes in any configuration that may yet count, from the committed one on, grants to whoever
+//! asks. Votes are counted by who asked for them, in its own newest configuration. Only what is committed is certain: a
+//! node that is no member of the committed configuration, and names an older one, is told so and comes to rest, or it
+//! would fence leaders for ever.
 
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{PeerMessage, ReadSample};
@@ -25,11 +26,10 @@ impl<S: StateView> Replica<S> {
         self.removed.is_none() && !self.disowned && self.configuration().is_voter(self.me)
     }
 
-    /// Whether this node belongs to the cluster, or did until a change that is not committed yet.
+    /// Whether this node belongs to the cluster by any configuration that may yet count.
     pub(crate) fn is_member(&self) -> bool {
-        let has = |configuration: &Configuration| configuration.member(self.me).is_some();
-        let is_known = has(self.configuration()) || has(self.configurations.committed());
-        self.removed.is_none() && !self.disowned && is_known
+        let mut known = self.configurations.iter();
+        self.removed.is_none() && !self.disowned && known.any(|known| known.member(self.me).is_some())
     }
 
     /// Another configuration counts from now on: the newest was appended, or dropped.
@@ -89,9 +89,9 @@ impl<S: StateView> Replica<S> {
     ///
     /// A learner has no vote to give, but a contender with a newer configuration may know that it is a voter by now.
     pub(crate) fn may_promise(&self, configuration: EntryId) -> bool {
-        let (latest, committed) = (self.configuration(), self.configurations.committed());
-        let votes = latest.is_voter(self.me) || committed.is_voter(self.me);
-        let may_vote = latest.is_learner(self.me) && configuration > committed.id;
+        let mut known = self.configurations.iter();
+        let votes = known.any(|known| known.is_voter(self.me));
+        let may_vote = self.is_member() && configuration > self.configurations.committed().id;
         self.removed.is_none() && (votes || may_vote)
     }
 

@@ -136,7 +136,7 @@ impl<S: StateView> Replica<S> {
             None if self.disowned => Membership::Outsider,
             None if self.configuration().is_voter(self.me) => Membership::Voter,
             None if self.configuration().is_learner(self.me) => Membership::Learner,
-            None if self.configurations.committed().member(self.me).is_some() => Membership::Leaving,
+            None if self.is_member() => Membership::Leaving,
             None => Membership::Outsider,
         }
     }
