@@ -13,7 +13,7 @@ use quorumkv_replica::{Input, Membership, Reply, Timestamp, Token};
 
 use crate::model;
 use crate::model::store::Store;
-use crate::node::{Node, Process};
+use crate::node::Node;
 use crate::world::{Event, World};
 
 /// Nodes that there may be in one run, those included that are gone.
@@ -70,13 +70,6 @@ impl World {
         self.nodes.keys().filter_map(leads).max().map(|(_, id)| id)
     }
 
-    /// Nodes that lead, or want to.
-    fn claimants(&self) -> Vec<NodeId> {
-        let claims = |process: &Process| process.replica.status().role != NodeRole::Follower;
-        let claims = |(_, node): &(&NodeId, &Node)| node.process.as_ref().is_some_and(claims);
-        self.nodes.iter().filter(claims).map(|(&id, _)| id).collect()
-    }
-
     /// The configuration that counts for a running node.
     pub(crate) fn configuration_of(&self, id: NodeId) -> Option<&Configuration> {
         Some(self.nodes[&id].process.as_ref()?.replica.configuration())
@@ -84,13 +77,21 @@ impl World {
 
     /// The administrator wants something, which may make sense or not.
     pub(crate) fn wish(&mut self) {
-        // Mostly he knows who leads; but that may be one whose epoch is not established yet, or none at all.
-        let at = match self.rng.u8(0..10) {
-            0 => self.running(),
-            1..=3 => self.claimants(),
-            _ => self.leader().into_iter().collect(),
-        };
-        let Some(at) = self.pick(&at) else { return };
+        // Mostly he knows who leads.
+        let at = if self.chance(1, 10) { self.running() } else { self.leader().into_iter().collect() };
+        if let Some(at) = self.pick(&at) {
+            self.wish_at(at);
+        }
+    }
+
+    /// A node is about to lead, and the administrator has been waiting for that: his request often comes too early.
+    pub(crate) fn wish_early(&mut self, at: NodeId) {
+        if self.plan.changes.is_some() && !self.healed && self.chance(1, 3) {
+            self.wish_at(at);
+        }
+    }
+
+    fn wish_at(&mut self, at: NodeId) {
         let Some(configuration) = self.configuration_of(at).cloned() else { return };
         let members: Vec<NodeId> = configuration.members().map(|member| member.node).collect();
         let learners: Vec<NodeId> = configuration.learners.iter().map(|learner| learner.node).collect();

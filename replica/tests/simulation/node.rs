@@ -288,6 +288,7 @@ impl World {
                 }
             }
             Notice::Promises { behind: Some(_), .. } => self.summary.adopted += 1,
+            Notice::Promises { behind: None, .. } => self.wish_early(id),
             Notice::Absurd { node, what } => panic!("{id} says of {node}: {what}"),
             Notice::Corruption { differing, entry } => {
                 panic!("{id} finds {differing:?} to differ at {entry}")
@@ -295,7 +296,6 @@ impl World {
             Notice::Promised { .. }
             | Notice::Following { .. }
             | Notice::Contending { .. }
-            | Notice::Promises { .. }
             | Notice::StoodDown { reason: StoodDown::Fenced { .. } | StoodDown::Told, .. }
             | Notice::TooFarBehind { .. }
             | Notice::NotAVoter
