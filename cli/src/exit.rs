@@ -76,7 +76,8 @@ impl Code {
             | ErrorCode::Superseded
             | ErrorCode::Conflict
             | ErrorCode::ReadTimedOut
-            | ErrorCode::ShuttingDown => Self::NoQuorum,
+            | ErrorCode::ShuttingDown
+            | ErrorCode::NotMember => Self::NoQuorum,
             ErrorCode::Malformed
             | ErrorCode::UnsupportedVersion
             | ErrorCode::WrongCluster

@@ -86,7 +86,7 @@ mod tests {
         ConnectionError { endpoint: "n:1".parse().unwrap(), failure }
     }
 
-    const NOT_APPLIED: [ErrorCode; 15] = [
+    const NOT_APPLIED: [ErrorCode; 16] = [
         ErrorCode::Malformed,
         ErrorCode::UnsupportedVersion,
         ErrorCode::WrongCluster,
@@ -102,6 +102,7 @@ mod tests {
         ErrorCode::Corruption,
         ErrorCode::DiskFull,
         ErrorCode::ShuttingDown,
+        ErrorCode::NotMember,
     ];
 
     #[test]

@@ -11,8 +11,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use quorumkv_protocol::entry::{Configuration, Member};
-use quorumkv_protocol::{ClusterId, EntryId, NodeId};
+use quorumkv_protocol::membership::{Configuration, Member};
+use quorumkv_protocol::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -45,7 +45,7 @@ pub struct Identity {
 pub struct Membership {
     /// Its identity.
     pub cluster: ClusterId,
-    /// Its members.
+    /// Its first members. Who belongs to it now is in the log.
     pub configuration: Configuration,
 }
 
@@ -202,7 +202,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
     let member = |member: &Member| Member1 { node: member.node.to_string(), address: member.address.clone() };
     let cluster = identity.membership.as_ref().map(|membership| Cluster1 {
         id: membership.cluster.to_string(),
-        members: membership.configuration.members.iter().map(member).collect(),
+        members: membership.configuration.voters.iter().map(member).collect(),
     });
     let file = File1 { format: FORMAT, node: identity.node.to_string(), cluster };
     let mut bytes = serde_json::to_vec_pretty(&file).expect("text and numbers always encode");
@@ -224,7 +224,7 @@ fn decode(bytes: &[u8]) -> Result<Identity, String> {
         Some(cluster) => {
             let members = cluster.members.into_iter().map(member).collect::<Result<_, _>>()?;
             let id = cluster.id.parse().map_err(|_| format!("{:?} is no cluster id", cluster.id))?;
-            let configuration = Configuration { id: EntryId::ZERO, members };
+            let configuration = Configuration::first(members);
             Some(Membership { cluster: id, configuration })
         }
     };
@@ -255,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut first = DataDir::open(dir.path()).expect("opened");
         let members = vec![Member { node: first.identity().node, address: "h:1".to_owned() }];
-        let configuration = Configuration { id: EntryId::ZERO, members };
+        let configuration = Configuration::first(members);
         first.join(Membership { cluster: ClusterId::new(9), configuration }).expect("joined");
         let identity = first.identity().clone();
         drop(first);

@@ -218,6 +218,11 @@ impl Metrics {
             | Notice::Unwell(_)
             | Notice::Diverged { .. }
             | Notice::TooFarBehind { .. }
+            | Notice::NotAVoter
+            | Notice::SampleVoid { .. }
+            | Notice::Reconfigured { .. }
+            | Notice::ConfigurationCommitted { .. }
+            | Notice::Removed { .. }
             | Notice::Restoring { .. } => return,
         };
     }

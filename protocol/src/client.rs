@@ -329,5 +329,5 @@ pub struct NodeStatus {
     pub uptime_s: u64,
     /// The members of its configuration.
     #[serde(deserialize_with = "bounded::<_, _, MAX_WITNESSES>")]
-    pub members: Vec<crate::entry::Member>,
+    pub members: Vec<crate::membership::Member>,
 }

@@ -7,13 +7,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::bounded;
-use crate::ids::{EntryId, NodeId, RequestId, Version};
+use crate::ids::{EntryId, RequestId, Version};
+use crate::membership::Configuration;
 
 /// Most effects in one entry; the same bound as etcd's for operations in a transaction.
 pub const MAX_EFFECTS: usize = 128;
-
-/// Most members of a configuration.
-pub const MAX_MEMBERS: usize = 64;
 
 /// Longest key, in bytes; the shortest has one. The state keeps the length in 16 bits.
 pub const MAX_KEY_LENGTH: usize = u16::MAX as usize;
@@ -41,8 +39,33 @@ impl Entry {
     #[must_use]
     pub fn effects(&self) -> &[Effect] {
         match &self.body {
-            Body::Open => &[],
+            Body::Open | Body::Configure(_) => &[],
             Body::Write(write) => &write.effects,
+        }
+    }
+
+    /// The client's request that this carries out, with its result.
+    #[must_use]
+    pub fn answered(&self) -> Option<Answered> {
+        match &self.body {
+            Body::Open => None,
+            Body::Write(EvaluatedWrite { request, floor, outcome, .. }) => {
+                Some(Answered { request: *request, floor: *floor, outcome: *outcome })
+            }
+            Body::Configure(change) => change.asked.map(|Asked { request, floor }| Answered {
+                request,
+                floor,
+                outcome: Outcome::Applied,
+            }),
+        }
+    }
+
+    /// The configuration that counts from this entry on, if it brings one.
+    #[must_use]
+    pub fn configuration(&self) -> Option<&Configuration> {
+        match &self.body {
+            Body::Configure(change) => Some(&change.configuration),
+            Body::Open | Body::Write(_) => None,
         }
     }
 
@@ -53,6 +76,7 @@ impl Entry {
         let size = |effect: &Effect| effect.key().len() + effect.value().map_or(0, Bytes::len);
         self.effects().iter().all(|effect| is_key(effect.key()))
             && self.effects().iter().map(size).sum::<usize>() <= MAX_ENTRY_BYTES
+            && self.configuration().is_none_or(|next| next.id == self.id && next.is_sound())
     }
 }
 
@@ -63,6 +87,37 @@ pub enum Body {
     Open,
     /// A client's write, already evaluated.
     Write(EvaluatedWrite),
+    /// The cluster's members change. The new configuration counts from the moment this is appended (DESIGN 8).
+    Configure(Box<Reconfiguration>),
+}
+
+/// A change of the cluster's members.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reconfiguration {
+    /// Who asked for it; `None` where the leader takes the next step of a replacement by itself.
+    pub asked: Option<Asked>,
+    /// The members from this entry on. Its id is that of the entry.
+    pub configuration: Configuration,
+}
+
+/// A client's request for something that is not a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Asked {
+    /// Its identity; a retry with the same id is answered with the first result.
+    pub request: RequestId,
+    /// All requests of this client below this sequence number are finished and will never be retried.
+    pub floor: u64,
+}
+
+/// A client's request that an entry carries out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// Its identity.
+    pub request: RequestId,
+    /// All requests of this client below this sequence number are finished.
+    pub floor: u64,
+    /// Its result.
+    pub outcome: Outcome,
 }
 
 /// A client's write after the leader evaluated it: applying it cannot fail.
@@ -128,40 +183,4 @@ pub enum Outcome {
         /// The version that it had; zero if it was absent.
         actual: Version,
     },
-}
-
-/// The voting members of the cluster.
-///
-/// The first configuration is created exactly once through ZooKeeper and has the id [`EntryId::ZERO`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Configuration {
-    /// The log entry that this configuration came from. Votes and samples carry it.
-    pub id: EntryId,
-    /// The voting replicas, ordered by id.
-    #[serde(deserialize_with = "bounded::<_, _, MAX_MEMBERS>")]
-    pub members: Vec<Member>,
-}
-
-/// A voting replica.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Member {
-    /// Its identity.
-    pub node: NodeId,
-    /// Where it listens: `host:port`.
-    pub address: String,
-}
-
-impl Configuration {
-    /// Members whose votes commit a write, and members that a read samples: ⌊N/2⌋+1. It serves as Nw and as Nr,
-    /// so that Nr + Nw > N and Nr ≥ Nw.
-    #[must_use]
-    pub const fn quorum(&self) -> usize {
-        self.members.len() / 2 + 1
-    }
-
-    /// The member with this identity.
-    #[must_use]
-    pub fn member(&self, node: NodeId) -> Option<&Member> {
-        self.members.iter().find(|member| member.node == node)
-    }
 }

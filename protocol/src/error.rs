@@ -19,7 +19,7 @@ pub enum ErrorCode {
     TooLarge,
     /// Too much is in flight; the same request may succeed in a moment.
     Overloaded,
-    /// This node is not ready: the cluster is still being formed.
+    /// This node is not ready: the cluster is still being formed, or the node is too far behind to know its members.
     NotReady,
     /// The request came through another node, and this one does not lead.
     NotLeader,
@@ -41,6 +41,8 @@ pub enum ErrorCode {
     DiskFull,
     /// The node is shutting down.
     ShuttingDown,
+    /// This node does not belong to the cluster: it was removed, or has not been added yet.
+    NotMember,
 }
 
 /// What is certain about a write that failed.
@@ -72,7 +74,8 @@ impl ErrorCode {
             | Self::ReadTimedOut
             | Self::Corruption
             | Self::DiskFull
-            | Self::ShuttingDown => Certainty::NotApplied,
+            | Self::ShuttingDown
+            | Self::NotMember => Certainty::NotApplied,
         }
     }
 
@@ -80,9 +83,12 @@ impl ErrorCode {
     #[must_use]
     pub const fn is_worth_retrying(self) -> bool {
         match self {
-            Self::Overloaded | Self::NotReady | Self::NotLeader | Self::ShuttingDown | Self::Superseded => {
-                true
-            }
+            Self::Overloaded
+            | Self::NotReady
+            | Self::NotLeader
+            | Self::ShuttingDown
+            | Self::Superseded
+            | Self::NotMember => true,
             Self::Malformed
             | Self::UnsupportedVersion
             | Self::WrongCluster
@@ -119,6 +125,7 @@ impl ErrorCode {
             Self::Corruption => "corruption",
             Self::DiskFull => "disk_full",
             Self::ShuttingDown => "shutting_down",
+            Self::NotMember => "not_member",
         }
     }
 }

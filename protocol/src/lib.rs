@@ -13,6 +13,7 @@ mod error;
 pub mod frame;
 pub mod hello;
 mod ids;
+pub mod membership;
 pub mod peer;
 
 pub use error::{Certainty, ErrorCode};

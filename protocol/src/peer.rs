@@ -45,6 +45,11 @@ pub enum PeerMessage {
     Heartbeat(Heartbeat),
     /// Answers a [`Heartbeat`].
     HeartbeatReply(HeartbeatReply),
+    /// Answers a [`Vote::Lead`] or a [`ReadSample`] of a node that was removed from the cluster and does not know it.
+    NotMember {
+        /// The committed configuration without it. It is newer than the one that the node named.
+        since: EntryId,
+    },
 }
 
 impl PeerMessage {
@@ -56,7 +61,8 @@ impl PeerMessage {
             Self::VoteReply(_)
             | Self::PropagateReply(_)
             | Self::ReadSampleReply(_)
-            | Self::HeartbeatReply(_) => true,
+            | Self::HeartbeatReply(_)
+            | Self::NotMember { .. } => true,
         }
     }
 }
@@ -80,7 +86,7 @@ pub enum Vote {
     Lead {
         /// The epoch that it wants to open.
         epoch: Epoch,
-        /// The configuration that it counts votes in.
+        /// The newest configuration of its log, in which it counts votes.
         configuration: EntryId,
     },
     /// Accept these entries durably. Sent by the leader to replicas that keep up.
@@ -235,7 +241,7 @@ pub struct SnapshotChunk {
 /// A reader asks what a replica holds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReadSample {
-    /// The asker's configuration. An answer with another one voids the sample.
+    /// The newest configuration of the asker's log. An answer with a newer one voids the sample.
     pub configuration: EntryId,
     /// Answer when your durable log has passed this entry or your epoch has moved on, or after a short while.
     pub pass: Option<EntryId>,
@@ -256,7 +262,7 @@ pub struct KeyProbe {
 /// What a replica holds durably, at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReadSampleReply {
-    /// The replica's configuration.
+    /// The newest configuration of the replica's log.
     pub configuration: EntryId,
     /// Its position in the log.
     pub standing: Standing,

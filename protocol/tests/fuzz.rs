@@ -12,9 +12,10 @@ use std::cell::Cell;
 
 use bytes::BytesMut;
 use quorumkv_protocol::client::{RequestEnvelope, ResponseEnvelope};
-use quorumkv_protocol::entry::{Configuration, Entry};
+use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::frame::{self, FrameDecoder};
 use quorumkv_protocol::hello::{Hello, HelloReply};
+use quorumkv_protocol::membership::{ChangeRequest, Configuration, Refusal};
 use quorumkv_protocol::peer::PeerEnvelope;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,6 +79,8 @@ fn decode_as_everything(bytes: &[u8]) {
     decode::<PeerEnvelope>(bytes);
     decode::<Entry>(bytes);
     decode::<Configuration>(bytes);
+    decode::<ChangeRequest>(bytes);
+    decode::<Refusal>(bytes);
 }
 
 /// Feeds `stream` to a frame decoder in pieces as long as `pieces` says, over and over.
@@ -164,5 +167,8 @@ fn frames_of_tiny_elements_stay_within_the_allowance() {
     }
     // As many entries as there may be, each full of the shortest effects.
     let entry = [&[0, 0, 0, 1, 0, 0, 0, 0x80, 0x01][..], &[1, 0].repeat(128), &[0]].concat();
+    decode_as_everything(&[heads[2], &entry.repeat(16_384), &[0]].concat());
+    // As many as there may be, each with the smallest configuration.
+    let entry = [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
     decode_as_everything(&[heads[2], &entry.repeat(16_384), &[0]].concat());
 }

@@ -15,9 +15,10 @@ use quorumkv_protocol::ErrorCode;
 use quorumkv_protocol::client::{
     Consistency, NodeRole, Request, RequestEnvelope, Response, ResponseEnvelope, Rule, Write,
 };
-use quorumkv_protocol::entry::{Body, Configuration, Effect, Entry, Outcome};
+use quorumkv_protocol::entry::{Body, Effect, Entry, Outcome};
 use quorumkv_protocol::frame::{self, FrameDecoder, PEER_FRAME_LIMIT};
 use quorumkv_protocol::hello::{Hello, HelloReply, Role};
+use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Refusal};
 use quorumkv_protocol::peer::{
     AppendReply, KeyAnswer, PeerEnvelope, PeerMessage, Propagate, PropagateReply, ReadSample,
     ReadSampleReply, Vote, VoteReply,
@@ -53,7 +54,7 @@ variants! {
     ErrorCode {
         Malformed, UnsupportedVersion, WrongCluster, NotPermitted, TooLarge, Overloaded, NotReady, NotLeader,
         NoQuorum, OutcomeUnknown, Superseded, RequestExpired, Conflict, ReadTimedOut, Corruption, DiskFull,
-        ShuttingDown,
+        ShuttingDown, NotMember,
     }
     Request { Write, Get, Scan, Status, Stop }
     Write { Put, Delete, CompareAndSet }
@@ -61,11 +62,17 @@ variants! {
     Response { Written, Got, Scanned, Status, Stopping, Failed }
     Rule { KnownCommitted, Chosen }
     NodeRole { Forming, Follower, Contender, Leader }
-    Body { Open, Write }
+    Body { Open, Write, Configure }
     Effect { Put, Delete }
     Outcome { Applied, NotFound, Mismatch }
+    Change { AddLearner, Promote, Remove, Replace }
+    Refusal {
+        ChangeInFlight, EpochNotCommitted, UnknownNode, AlreadyMember, LastVoter, TooFewLive, NotCaughtUp,
+        AddressTaken, Unsound,
+    }
     PeerMessage {
         Vote, VoteReply, Propagate, PropagateReply, ReadSample, ReadSampleReply, Heartbeat, HeartbeatReply,
+        NotMember,
     }
     Vote { Lead, Write }
     VoteReply { Granted, Write, Refused }
@@ -156,6 +163,18 @@ fn entries_keep_their_bytes() {
     golden.all("Outcome", samples::outcomes());
     golden.line::<Configuration>("Configuration", &samples::configuration());
     expect_file!["golden/entry.txt"].assert_eq(&golden.0);
+}
+
+#[test]
+fn changes_of_the_members_keep_their_bytes() {
+    let mut golden = Golden::default();
+    for change in samples::changes() {
+        let name = format!("ChangeRequest, {}", change.name());
+        golden.line::<ChangeRequest>(&name, &samples::change_request(change));
+    }
+    golden.all("Change", samples::changes());
+    golden.all("Refusal", samples::refusals());
+    expect_file!["golden/membership.txt"].assert_eq(&golden.0);
 }
 
 #[test]

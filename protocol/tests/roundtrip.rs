@@ -70,6 +70,16 @@ proptest! {
     }
 
     #[test]
+    fn a_change_of_the_members_comes_back(message in strategies::change_request(), cut: Index) {
+        check(&message, cut)?;
+    }
+
+    #[test]
+    fn a_refusal_comes_back(message in strategies::refusal(), cut: Index) {
+        check(&message, cut)?;
+    }
+
+    #[test]
     fn a_configuration_comes_back(message in strategies::configuration(), cut: Index) {
         check(&message, cut)?;
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{PeerMessage, Vote};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 
@@ -35,7 +36,7 @@ struct Grant {
 
 #[derive(Debug)]
 enum Phase {
-    /// Waiting for a quorum of promises.
+    /// Waiting for a quorum of promises, in the newest configuration of its log.
     Gathering,
     /// Pulling the best log among those promised, up to this entry.
     Adopting { source: NodeId, best: EntryId },
@@ -46,6 +47,9 @@ enum Phase {
 impl<S: StateView> Replica<S> {
     /// The election chose this node.
     pub(crate) fn contend(&mut self, epoch: Epoch) {
+        if !self.is_voter() {
+            return self.out.notice(Notice::NotAVoter);
+        }
         if epoch <= self.promise || epoch <= self.highest_seen {
             let promise = self.promise.max(self.highest_seen);
             return self.out.notice(Notice::EpochTooLow { promise });
@@ -77,7 +81,7 @@ impl<S: StateView> Replica<S> {
 
     /// Takes every step of the takeover that is possible now.
     pub(crate) fn drive_contender(&mut self) {
-        let (me, members) = (self.me, self.configuration.members.len());
+        let me = self.me;
         let own = Grant { last: self.log.last_id(), committed: self.committed };
         if self.is_installing() {
             // The log is about to be replaced: until it has been, there is nothing to compare with other logs.
@@ -91,33 +95,38 @@ impl<S: StateView> Replica<S> {
         if contender.asked.is_none() {
             self.ask_for_promises();
         }
-        let Role::Contender(contender) = &mut self.role else { return };
-        if matches!(contender.phase, Phase::Gathering)
-            && contender.grants.len() >= self.configuration.quorum()
-        {
-            let (source, best) = contender.best();
-            let behind = (best > own.last).then(|| (source, best.version.since(own.last.version)));
-            contender.phase =
-                if behind.is_some() { Phase::Adopting { source, best } } else { Phase::Syncing };
-            let (epoch, granted) = (contender.epoch, contender.grants.len());
-            self.out.notice(Notice::Promises { epoch, granted, members, behind });
-            if behind.is_some() {
-                self.pull = Some(Pull::new(source, epoch));
-                self.fetch();
-            }
-        }
+        self.choose_log();
         self.adopted();
         self.open();
     }
 
-    /// Sends the request for a promise to everybody who has not given one.
+    /// Adopts the best log among a quorum of those that promised, or takes its own if that is the best.
+    fn choose_log(&mut self) {
+        let (configuration, last) = (self.configurations.latest(), self.log.last_id());
+        let Role::Contender(contender) = &mut self.role else { return };
+        if !matches!(contender.phase, Phase::Gathering) || !contender.has_quorum(configuration) {
+            return;
+        }
+        let (source, best) = contender.best();
+        let behind = (best > last).then(|| (source, best.version.since(last.version)));
+        contender.phase = if behind.is_some() { Phase::Adopting { source, best } } else { Phase::Syncing };
+        let (epoch, voters) = (contender.epoch, configuration.voters.len());
+        let granted = configuration.count(|voter| contender.grants.contains_key(&voter));
+        self.out.notice(Notice::Promises { epoch, granted, voters, behind });
+        if behind.is_some() {
+            self.pull = Some(Pull::new(source, epoch));
+            self.fetch();
+        }
+    }
+
+    /// Sends the request for a promise to every voter that has not given one.
     fn ask_for_promises(&mut self) {
-        let peers = self.peers();
+        let configuration = self.configurations.latest();
         let Role::Contender(contender) = &mut self.role else { return };
         contender.asked = Some(self.now);
-        let (epoch, configuration) = (contender.epoch, self.configuration.id);
-        for peer in peers.into_iter().filter(|peer| !contender.grants.contains_key(peer)) {
-            self.out.send(peer, PeerMessage::Vote(Vote::Lead { epoch, configuration }));
+        let (epoch, configuration, voters) = (contender.epoch, configuration.id, &configuration.voters);
+        for voter in voters.iter().filter(|voter| !contender.grants.contains_key(&voter.node)) {
+            self.out.send(voter.node, PeerMessage::Vote(Vote::Lead { epoch, configuration }));
         }
     }
 
@@ -130,12 +139,14 @@ impl<S: StateView> Replica<S> {
         }
     }
 
-    /// Ends the pull once the best log has been adopted.
+    /// Ends the pull once the best log has been adopted. With it may have come another configuration, in which other
+    /// promises count: the votes of a new leader are counted in the newest configuration of the log that it goes on from.
     fn adopted(&mut self) {
-        let last = self.log.last_id();
+        let (configuration, last) = (self.configurations.latest(), self.log.last_id());
         let Role::Contender(contender) = &mut self.role else { return };
         if matches!(contender.phase, Phase::Adopting { best, .. } if last >= best) {
-            contender.phase = Phase::Syncing;
+            let is_best = contender.has_quorum(configuration) && contender.best().1 <= last;
+            contender.phase = if is_best { Phase::Syncing } else { Phase::Gathering };
             self.cancel_pull();
         }
     }
@@ -177,9 +188,10 @@ impl<S: StateView> Replica<S> {
 
     pub(crate) fn tick_contender(&mut self) {
         let resend = self.settings.resend;
-        let needed = self.configuration.quorum();
+        let configuration = self.configurations.latest();
+        let needed = configuration.quorum();
         let Role::Contender(contender) = &mut self.role else { return };
-        let heard = contender.grants.len();
+        let heard = configuration.count(|voter| contender.grants.contains_key(&voter));
         if heard < needed && self.now.since(contender.warned) >= self.settings.quorum_silence {
             contender.warned = self.now;
             self.out.notice(Notice::Unwell(Unwell::NoQuorum { heard, needed }));
@@ -198,6 +210,16 @@ impl Contender {
             Phase::Adopting { source, .. } => Some(source),
             Phase::Gathering | Phase::Syncing => None,
         }
+    }
+
+    /// The configuration changed with the log: there may be others to ask.
+    pub(crate) const fn reconfigured(&mut self) {
+        self.asked = None;
+    }
+
+    /// Whether a quorum of this configuration's voters has promised.
+    fn has_quorum(&self, configuration: &Configuration) -> bool {
+        configuration.is_quorum(|voter| self.grants.contains_key(&voter))
     }
 
     /// Where the best log among those that promised is, and its last entry.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorumkv_protocol::client::{Evidence, Versioned};
 use quorumkv_protocol::entry::{Entry, Outcome};
+use quorumkv_protocol::membership::Refusal;
 use quorumkv_protocol::peer::{PeerEnvelope, SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{EntryId, Epoch, ErrorCode, NodeId, Version};
 
@@ -62,7 +63,7 @@ pub enum LogRecord {
 /// The answer to a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// The write is committed.
+    /// The write, or the change of the members, is committed.
     Written {
         /// What it came to.
         outcome: Outcome,
@@ -83,6 +84,8 @@ pub enum Reply {
         /// Who does, as far as it is known.
         leader: Option<NodeId>,
     },
+    /// The members are not changed; nothing was logged.
+    Refused(Refusal),
     /// The request failed.
     Failed {
         /// Why, and with it what is certain about a write.
@@ -170,6 +173,8 @@ pub enum Notice {
         /// What was promised.
         promise: Epoch,
     },
+    /// The election chose this node, which has no vote by its log or was removed: another must lead.
+    NotAVoter,
     /// This node asks for promises.
     Contending {
         /// Its epoch.
@@ -181,8 +186,8 @@ pub enum Notice {
         epoch: Epoch,
         /// How many promised.
         granted: usize,
-        /// How many members there are.
-        members: usize,
+        /// How many voters there are.
+        voters: usize,
         /// Where the best log is, if it is not this node's own, and how many versions it is ahead.
         behind: Option<(NodeId, u64)>,
     },
@@ -229,6 +234,29 @@ pub enum Notice {
         /// How many rounds it has sampled.
         rounds: u32,
     },
+    /// A sample met a replica whose configuration is newer, or one that shows this node's own to be void: its reads
+    /// sample again.
+    SampleVoid {
+        /// The replica's configuration.
+        configuration: EntryId,
+    },
+    /// Another configuration counts from now on, committed or not: see
+    /// [`Replica::configuration`](crate::Replica::configuration). The shell keeps links to all its members.
+    Reconfigured {
+        /// Its entry.
+        id: EntryId,
+    },
+    /// A configuration is committed for good.
+    ConfigurationCommitted {
+        /// Its entry.
+        id: EntryId,
+    },
+    /// This node was removed from the cluster, for certain. It refuses clients from now on; its process may end as soon as
+    /// the effects that this comes with are carried out.
+    Removed {
+        /// The configuration that no longer has it.
+        since: EntryId,
+    },
     /// Two members hold different data under one entry id.
     Corruption {
         /// The two members.
@@ -255,6 +283,8 @@ pub enum StoodDown {
     },
     /// The shell said so.
     Told,
+    /// It was removed from the cluster.
+    Removed,
 }
 
 /// Why a leader thinks that another node would serve better.
@@ -262,9 +292,9 @@ pub enum StoodDown {
 pub enum Unwell {
     /// Too few members have answered for this long.
     NoQuorum {
-        /// Members heard, this node included.
+        /// Voters heard, this node included if it is one.
         heard: usize,
-        /// Members needed.
+        /// Voters needed.
         needed: usize,
     },
     /// Its own log has not synced for this long.

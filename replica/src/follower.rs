@@ -15,8 +15,14 @@ type Wrap<M> = fn(AppendReply) -> M;
 
 impl<S: StateView> Replica<S> {
     /// A contender asks for this replica's promise.
-    pub(crate) fn on_lead(&mut self, from: NodeId, correlation: u64, epoch: Epoch) {
+    pub(crate) fn on_lead(&mut self, from: NodeId, correlation: u64, epoch: Epoch, configuration: EntryId) {
         if !self.is_credible(from, epoch) {
+            return;
+        }
+        if let Some(since) = self.excluding(from, configuration) {
+            return self.out.reply(from, correlation, PeerMessage::NotMember { since });
+        }
+        if !self.may_promise(configuration) {
             return;
         }
         if epoch < self.promise || (epoch == self.promise && !matches!(self.role, Role::Follower)) {
@@ -59,6 +65,7 @@ impl<S: StateView> Replica<S> {
             return self.absurd(from, "its entries contradict what is committed");
         }
         let (epoch, committed) = (append.epoch, append.committed);
+        self.following.committed = self.following.committed.max(committed);
         let reply = match self.accept(append) {
             Ok(durable) => {
                 self.following.matched = self.following.matched.max(durable);
@@ -130,6 +137,7 @@ impl<S: StateView> Replica<S> {
             return false;
         }
         self.following.heard = self.now;
+        self.disowned = false;
         if self.following.leader.is_none() {
             self.following.leader = Some(leader);
             self.out.notice(Notice::Following { epoch });
@@ -171,6 +179,7 @@ impl<S: StateView> Replica<S> {
     /// Everything up to `committed` is committed in the leader's log: here, as far as the logs are known to be equal.
     fn follow_commit(&mut self, committed: Version) {
         self.following.last = self.following.last.max(committed);
+        self.following.committed = self.following.committed.max(committed);
         if self.is_installing() {
             return;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorumkv_protocol::client::WriteRequest;
 use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::membership::ChangeRequest;
 use quorumkv_protocol::peer::PeerEnvelope;
 use quorumkv_protocol::{EntryId, NodeId, Version};
 
@@ -53,6 +54,16 @@ pub enum Input {
         token: Token,
         /// What it wants.
         request: WriteRequest,
+        /// When the client stops waiting.
+        deadline: Timestamp,
+    },
+    /// A client wants to change the cluster's members. Answered with [`Reply::Written`](crate::Reply::Written) once the
+    /// change is committed, or with [`Reply::Refused`](crate::Reply::Refused).
+    Change {
+        /// Names the request.
+        token: Token,
+        /// What it wants.
+        request: ChangeRequest,
         /// When the client stops waiting.
         deadline: Timestamp,
     },
@@ -158,6 +169,8 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Reads that may be in flight. Beyond it, reads are refused as overload.
     pub reads: usize,
+    /// Versions of the leader's log that a learner may lack and still be promoted: so few that it soon has them.
+    pub catch_up: u64,
 }
 
 impl Default for Settings {
@@ -174,6 +187,7 @@ impl Default for Settings {
             backlog_bytes: 64 << 20,
             cache_bytes: 4 << 20,
             reads: 65_536,
+            catch_up: 1024,
         }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use quorumkv_protocol::client::WriteRequest;
 use quorumkv_protocol::entry::{Body, Entry, EvaluatedWrite};
+use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::peer::{Append, AppendReply, Heartbeat, HeartbeatReply, PeerMessage, Propagate, Vote};
-use quorumkv_protocol::{EntryId, Epoch, ErrorCode, NodeId, Version};
+use quorumkv_protocol::{EntryId, Epoch, ErrorCode, NodeId, RequestId, Version};
 
 use crate::effects::{LogPurpose, LogRead, Notice, Reply, Task, Unwell};
 use crate::input::Token;
@@ -23,9 +24,10 @@ use crate::waiting::written;
 pub(crate) struct Leader {
     pub(crate) epoch: Epoch,
     /// The version of the epoch's opening entry.
-    opening: Version,
+    pub(crate) opening: Version,
     established: bool,
-    progress: BTreeMap<NodeId, Progress>,
+    /// All other members, and those that are being removed.
+    pub(crate) progress: BTreeMap<NodeId, Progress>,
     heartbeat_due: Timestamp,
     warned: Timestamp,
 }
@@ -49,6 +51,23 @@ impl Leader {
         }
     }
 
+    /// Another configuration counts from its entry on, which is the last of the log.
+    pub(crate) fn reconfigured(
+        &mut self,
+        configuration: &Configuration,
+        me: NodeId,
+        last: Version,
+        now: Timestamp,
+    ) {
+        for (&node, progress) in &mut self.progress {
+            let is_member = configuration.member(node).is_some();
+            progress.leaving = (!is_member).then(|| progress.leaving.unwrap_or(last));
+        }
+        for member in configuration.members().filter(|member| member.node != me) {
+            self.progress.entry(member.node).or_insert_with(|| Progress::new(last, now));
+        }
+    }
+
     /// Whether the opening entry is committed.
     pub(crate) const fn is_established(&self) -> bool {
         self.established
@@ -59,6 +78,7 @@ impl<S: StateView> Replica<S> {
     /// A client wants to change something.
     pub(crate) fn write(&mut self, token: Token, request: WriteRequest, deadline: Timestamp) {
         match &self.role {
+            _ if self.removed.is_some() => self.refuse(token, ErrorCode::NotMember),
             Role::Follower => self.out.answer(token, Reply::NotLeader { leader: self.following.leader }),
             Role::Leader(leader) if leader.established => self.propose(token, request, deadline),
             Role::Contender(_) | Role::Leader(_) if self.queued.len() >= self.settings.reads => {
@@ -78,19 +98,8 @@ impl<S: StateView> Replica<S> {
 
     /// Gives a request its place in the log, unless it has one already.
     fn propose(&mut self, token: Token, request: WriteRequest, deadline: Timestamp) {
-        if let Some(version) = self.overlay.request(request.request) {
-            let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
-            if version <= self.committed {
-                return self.out.answer(token, written(entry));
-            }
-            return self.waiting.add(token, entry.id, request.request, deadline);
-        }
-        match self.state.lookup(request.request, request.since) {
-            Known::Done(Done { version, outcome }) => {
-                return self.out.answer(token, Reply::Written { outcome, version });
-            }
-            Known::Expired => return self.refuse(token, ErrorCode::RequestExpired),
-            Known::Fresh => {}
+        if self.is_known(token, request.request, request.since, deadline) {
+            return;
         }
         if self.is_full() {
             return self.refuse(token, ErrorCode::Overloaded);
@@ -110,38 +119,78 @@ impl<S: StateView> Replica<S> {
         self.append(Arc::new(Entry { id, body: Body::Write(write) }));
     }
 
-    /// Whether the disk of this node, or of a replica that was heard lately, is nearly full. One is enough: a node whose
+    /// Whether the request has its place in the log, or had it: then it is answered with what it came to, as soon as that
+    /// is committed.
+    pub(crate) fn is_known(
+        &mut self,
+        token: Token,
+        request: RequestId,
+        since: Version,
+        deadline: Timestamp,
+    ) -> bool {
+        if let Some(version) = self.overlay.request(request) {
+            let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
+            if version <= self.committed {
+                self.out.answer(token, written(entry));
+            } else {
+                self.waiting.add(token, entry.id, request, deadline);
+            }
+            return true;
+        }
+        match self.state.lookup(request, since) {
+            Known::Done(Done { version, outcome }) => {
+                self.out.answer(token, Reply::Written { outcome, version });
+            }
+            Known::Expired => self.refuse(token, ErrorCode::RequestExpired),
+            Known::Fresh => return false,
+        }
+        true
+    }
+
+    /// Whether the disk of this node, or of a voter that was heard lately, is nearly full. One is enough: a node whose
     /// log cannot grow ends, and the cluster would lose its nodes one by one.
     fn is_disk_full(&self) -> bool {
         let silence = self.settings.quorum_silence;
         let Role::Leader(leader) = &self.role else { return self.disk_full };
-        let is_full = |peer: &Progress| peer.disk_full && self.now.since(peer.heard) < silence;
-        self.disk_full || leader.progress.values().any(is_full)
+        let is_full = |(&node, peer): (&NodeId, &Progress)| {
+            peer.disk_full && self.now.since(peer.heard) < silence && self.configuration().is_voter(node)
+        };
+        self.disk_full || leader.progress.iter().any(is_full)
     }
 
-    fn refuse(&mut self, token: Token, code: ErrorCode) {
+    pub(crate) fn refuse(&mut self, token: Token, code: ErrorCode) {
         self.out.answer(token, Reply::Failed { code, differing: None, evidence: None });
     }
 
     /// Commits what enough replicas hold, and sends everybody what they miss.
     pub(crate) fn drive_leader(&mut self) {
         self.advance_commit();
+        self.drive_replacements();
         let Role::Leader(leader) = &self.role else { return };
         let peers: Vec<NodeId> =
             leader.progress.keys().copied().filter(|node| self.links.contains(node)).collect();
         for peer in peers {
             self.replicate(peer);
         }
+        // Who was removed for certain has been told so now, if it could be. If not, it will ask.
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.progress.retain(|_, progress| progress.leaving.is_none_or(|removed| removed > self.committed));
     }
 
-    /// The commit rule: an entry of this epoch that is durable on a quorum commits everything up to it. The leader's
-    /// own log counts when it is durable, and is not needed.
+    /// The commit rule: an entry of this epoch that is durable on a quorum commits everything up to it. Votes count in the
+    /// newest configuration of the log, committed or not. The leader's own log counts when it is durable, and is not
+    /// needed; if the leader has removed itself, it does not count.
     fn advance_commit(&mut self) {
+        let configuration = self.configurations.latest();
         let Role::Leader(leader) = &mut self.role else { return };
-        let mut durable: Vec<Version> = leader.progress.values().map(|progress| progress.matched).collect();
-        durable.push(self.log.durable());
+        let durable_at = |voter: &Member| match leader.progress.get(&voter.node) {
+            Some(progress) => progress.matched,
+            None if voter.node == self.me => self.log.durable(),
+            None => Version::ZERO,
+        };
+        let mut durable: Vec<Version> = configuration.voters.iter().map(durable_at).collect();
         durable.sort_unstable_by(|a, b| b.cmp(a));
-        let version = durable[self.configuration.quorum() - 1];
+        let version = durable[configuration.quorum() - 1];
         if version <= self.committed || version < leader.opening {
             return;
         }
@@ -151,6 +200,9 @@ impl<S: StateView> Replica<S> {
         self.commit(version);
         if newly_established {
             self.out.notice(Notice::Established { epoch, opening });
+        }
+        // Who leads only until its own removal was committed takes nothing more.
+        if newly_established && self.removed.is_none() {
             for (token, request, deadline) in std::mem::take(&mut self.queued) {
                 if deadline > self.now {
                     self.propose(token, request, deadline);
@@ -298,7 +350,7 @@ impl<S: StateView> Replica<S> {
     /// A replica answered a heartbeat.
     pub(crate) fn on_heartbeat_reply(&mut self, from: NodeId, reply: &HeartbeatReply) {
         let resend = self.settings.resend;
-        self.on_promise_seen(reply.epoch, reply.promise);
+        self.on_promise_seen(from, reply.epoch, reply.promise);
         let Role::Leader(leader) = &mut self.role else { return };
         if reply.epoch != leader.epoch {
             return;
@@ -344,12 +396,15 @@ impl<S: StateView> Replica<S> {
     /// Says so if another node would serve better.
     fn check_own_health(&mut self) {
         let (silence, stall) = (self.settings.quorum_silence, self.settings.sync_stall);
-        let needed = self.configuration.quorum();
+        let configuration = self.configurations.latest();
+        let needed = configuration.quorum();
         let Role::Leader(leader) = &mut self.role else { return };
         if self.now.since(leader.warned) < silence {
             return;
         }
-        let heard = 1 + leader.progress.values().filter(|peer| self.now.since(peer.heard) < silence).count();
+        let is_heard = |peer: &Progress| self.now.since(peer.heard) < silence;
+        let heard = configuration
+            .count(|voter| voter == self.me || leader.progress.get(&voter).is_some_and(is_heard));
         let stalled = self.persist_started.front().map(|&started| self.now.since(started));
         let unwell = match stalled {
             _ if heard < needed => Unwell::NoQuorum { heard, needed },

@@ -6,8 +6,11 @@
 //!
 //! Who does what: `follower` accepts and promises; `contender` takes over; `leader` evaluates, replicates and commits,
 //! with a `progress` for each replica; `pull` fetches what is missing, by entries or by snapshot; `samples` answers
-//! readers and `reads` is one; `log`, `overlay` and [`requests`] are the data.
+//! readers and `reads` is one; `changes` are those of the cluster's members, and `membership` is this node's place among
+//! them; `log`, `configurations`, `overlay` and [`requests`] are the data.
 
+mod changes;
+mod configurations;
 mod contender;
 mod effects;
 mod evaluate;
@@ -15,6 +18,8 @@ mod follower;
 mod input;
 mod leader;
 mod log;
+mod membership;
+mod outbox;
 mod overlay;
 mod progress;
 mod pull;
@@ -23,6 +28,7 @@ mod replica;
 pub mod requests;
 mod samples;
 mod state;
+mod status;
 mod time;
 mod waiting;
 
@@ -31,6 +37,7 @@ pub use effects::{
     Unwell,
 };
 pub use input::{Input, Recovered, Settings, Token};
-pub use replica::{Replica, Status};
+pub use replica::Replica;
 pub use state::StateView;
+pub use status::{Membership, PeerProgress, Status};
 pub use time::Timestamp;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::{RequestId, Version};
 
 /// Versions of unapplied entries by the key they touch and by the request they came from.
@@ -32,8 +32,8 @@ impl Overlay {
         for effect in entry.effects() {
             self.keys.entry(effect.key().clone()).or_default().push(entry.id.version);
         }
-        if let Body::Write(write) = &entry.body {
-            self.requests.insert(write.request, entry.id.version);
+        if let Some(answered) = entry.answered() {
+            self.requests.insert(answered.request, entry.id.version);
         }
     }
 
@@ -46,10 +46,10 @@ impl Overlay {
                 self.keys.remove(effect.key());
             }
         }
-        if let Body::Write(write) = &entry.body
-            && self.requests.get(&write.request) == Some(&entry.id.version)
+        if let Some(answered) = entry.answered()
+            && self.requests.get(&answered.request) == Some(&entry.id.version)
         {
-            self.requests.remove(&write.request);
+            self.requests.remove(&answered.request);
         }
     }
 

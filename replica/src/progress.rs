@@ -26,6 +26,8 @@ pub(crate) struct Progress {
     pub(crate) reading: bool,
     /// Whether its disk is nearly full, as it last said.
     pub(crate) disk_full: bool,
+    /// The configuration that no longer has it. It is told of that until it is committed, then no more.
+    pub(crate) leaving: Option<Version>,
 }
 
 /// How the leader treats a replica.
@@ -57,6 +59,7 @@ impl Progress {
             heard: now,
             reading: false,
             disk_full: false,
+            leaving: None,
         }
     }
 

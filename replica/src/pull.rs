@@ -161,7 +161,7 @@ impl<S: StateView> Replica<S> {
         if snapshot.epoch > epoch {
             // The source has followed a later leader since it was asked, and its state with it: entries of that epoch have
             // no place in a log that is to be opened in this one.
-            return self.on_promise_seen(epoch, snapshot.epoch);
+            return self.on_promise_seen(from, epoch, snapshot.epoch);
         }
         if snapshot.version <= self.committed {
             // A late answer: by now more is committed here.
@@ -211,11 +211,13 @@ impl<S: StateView> Replica<S> {
             // A log that leads up to the snapshot stays: its leader may have been told that it is durable.
             if self.log.holds(snapshot) {
                 self.mark_applied(snapshot.version);
+                self.commit_configurations();
             } else {
                 self.applied = snapshot.version;
                 self.log.reset(snapshot);
                 self.overlay.clear();
                 self.out.log(LogRecord::Base(snapshot));
+                self.reset_configurations();
             }
             self.waiting.jumped(snapshot.version, &self.state, &mut self.out);
         }

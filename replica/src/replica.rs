@@ -4,16 +4,18 @@ use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
-use quorumkv_protocol::client::{NodeRole, WriteRequest};
-use quorumkv_protocol::entry::{Configuration, Entry};
+use quorumkv_protocol::client::WriteRequest;
+use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::peer::{PeerEnvelope, PeerMessage, Propagate, PropagateReply, Vote, VoteReply};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 
+use crate::configurations::Configurations;
 use crate::contender::Contender;
-use crate::effects::{Effects, LogRecord, Notice, Outgoing, PersistId, Reply, StoodDown};
+use crate::effects::{Effects, LogRecord, Notice, PersistId, Reply, StoodDown};
 use crate::input::{Input, Recovered, Settings, Token};
 use crate::leader::Leader;
 use crate::log::Log;
+use crate::outbox::Outbox;
 use crate::overlay::Overlay;
 use crate::pull::{Chunks, Pull};
 use crate::reads::Reader;
@@ -28,7 +30,13 @@ use crate::waiting::Waiting;
 /// that all that came together goes out together: one append for many writes, one sample for many reads.
 pub struct Replica<S> {
     pub(crate) me: NodeId,
-    pub(crate) configuration: Configuration,
+    pub(crate) configurations: Configurations,
+    /// The configuration that no longer has this node, once it is certain that it was removed.
+    pub(crate) removed: Option<EntryId>,
+    /// Whether the configuration that made this node a member was dropped, as others know; until a leader speaks to it.
+    pub(crate) disowned: bool,
+    /// Whether a committed configuration that this process has seen had this node.
+    pub(crate) was_member: bool,
     pub(crate) settings: Settings,
     pub(crate) state: S,
     pub(crate) now: Timestamp,
@@ -75,108 +83,44 @@ pub(crate) struct Following {
     pub(crate) leader: Option<NodeId>,
     /// When it was last heard.
     pub(crate) heard: Timestamp,
+    /// When this node last asked whether it still is a member, because it had not heard the leader for long.
+    pub(crate) inquired: Timestamp,
     /// Its last version, as it last said.
     pub(crate) last: Version,
+    /// What it, or a leader before it, has said to be committed.
+    pub(crate) committed: Version,
     /// Up to here the log is known to equal the leader's.
     pub(crate) matched: Version,
     /// When the state last held everything that the leader had said to be committed.
     pub(crate) fresh: Option<Timestamp>,
 }
 
-/// The effects so far, with what is needed to add to them while other parts of the replica are borrowed.
-#[derive(Debug, Default)]
-pub(crate) struct Outbox {
-    pub(crate) effects: Effects,
-    correlation: u64,
-}
-
-impl Outbox {
-    /// A number that names a request of this node.
-    pub(crate) const fn next_correlation(&mut self) -> u64 {
-        self.correlation += 1;
-        self.correlation
-    }
-
-    /// Sends a request.
-    pub(crate) fn send(&mut self, to: NodeId, body: PeerMessage) {
-        let correlation = self.next_correlation();
-        self.reply(to, correlation, body);
-    }
-
-    /// Sends a reply, or a request under a correlation that is known already.
-    pub(crate) fn reply(&mut self, to: NodeId, correlation: u64, body: PeerMessage) {
-        self.effects.sends.push(Outgoing { to, envelope: PeerEnvelope { correlation, body } });
-    }
-
-    /// Sends a reply when everything logged so far is durable.
-    pub(crate) fn reply_when_durable(&mut self, to: NodeId, correlation: u64, body: PeerMessage) {
-        self.effects.when_durable.push(Outgoing { to, envelope: PeerEnvelope { correlation, body } });
-    }
-
-    pub(crate) fn log(&mut self, record: LogRecord) {
-        self.effects.log.push(record);
-    }
-
-    pub(crate) fn answer(&mut self, token: Token, reply: Reply) {
-        self.effects.replies.push((token, reply));
-    }
-
-    pub(crate) fn notice(&mut self, notice: Notice) {
-        self.effects.notices.push(notice);
-    }
-}
-
-/// A replica's account of itself, for the shell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Status {
-    /// What it is doing.
-    pub role: NodeRole,
-    /// The highest epoch promised.
-    pub promise: Epoch,
-    /// The highest epoch seen anywhere.
-    pub highest_seen: Epoch,
-    /// Who leads in the promised epoch, if the leader has been heard.
-    pub leader: Option<NodeId>,
-    /// When that leader was last heard; now, if it is this node.
-    pub leader_heard: Timestamp,
-    /// The last entry of the log.
-    pub last: EntryId,
-    /// The last version known to be committed.
-    pub committed: Version,
-    /// The last version that the state has applied.
-    pub applied: Version,
-    /// Versions that this node is behind the leader.
-    pub lag: u64,
-    /// When the state last held everything that was known to be committed.
-    pub fresh: Option<Timestamp>,
-    /// Whether a snapshot is being received.
-    pub restoring: bool,
-    /// Members that requests reach, this node included.
-    pub reachable: usize,
-}
-
 impl<S: StateView> Replica<S> {
-    /// A replica that was just started.
+    /// A replica that was just started. It is a member if the configuration of its log says so; else it waits, promises
+    /// nothing and answers no samples until a leader has made it one. A node that lost what it had on disk is a new node:
+    /// it must not start with its old identity, whose promises and votes it has forgotten.
     ///
     /// # Panics
-    /// If `me` is not a member of `configuration`, or `recovered` contradicts itself.
-    pub fn new(
-        me: NodeId,
-        configuration: Configuration,
-        recovered: &Recovered,
-        state: S,
-        settings: Settings,
-    ) -> Self {
-        assert!(configuration.member(me).is_some(), "only a member runs the protocol");
+    /// If `recovered` contradicts itself or the state.
+    pub fn new(me: NodeId, recovered: &Recovered, state: S, settings: Settings) -> Self {
         let log = Log::recover(recovered);
+        let applied = state.configuration();
+        assert!(
+            applied.id.version <= recovered.applied.version,
+            "the state has no configuration from after it"
+        );
         let mut overlay = Overlay::default();
         for entry in &recovered.unapplied {
             overlay.add(entry);
         }
         let promise = recovered.promise.max(recovered.last.epoch);
+        let was_member = applied.member(me).is_some();
         Self {
             me,
-            configuration,
+            configurations: Configurations::recover(applied, &recovered.unapplied),
+            removed: None,
+            disowned: false,
+            was_member,
             settings,
             state,
             now: Timestamp::ZERO,
@@ -227,6 +171,7 @@ impl<S: StateView> Replica<S> {
             Input::StandDown => self.stand_down(StoodDown::Told),
             Input::DiskFull(full) => self.disk_full = full,
             Input::Write { token, request, deadline } => self.write(token, request, deadline),
+            Input::Change { token, request, deadline } => self.change(token, &request, deadline),
             Input::Read { token, key, evidence, deadline } => self.read(token, key, evidence, deadline),
             Input::Barrier { token, deadline } => self.barrier(token, deadline),
             Input::LogRead { read, entries } => self.log_read(&read, entries),
@@ -240,6 +185,10 @@ impl<S: StateView> Replica<S> {
     pub fn flush(&mut self, entropy: u64) -> Effects {
         self.drive_contender();
         self.drive_leader();
+        self.leave_if_removed();
+        if self.removed.is_some() {
+            self.stand_down(StoodDown::Removed);
+        }
         self.drive_reads(entropy);
         self.answer_parked();
         let mut effects = mem::take(&mut self.out.effects);
@@ -252,48 +201,21 @@ impl<S: StateView> Replica<S> {
         effects
     }
 
-    /// How this replica is.
-    pub fn status(&self) -> Status {
-        let (role, leader, heard) = match &self.role {
-            Role::Follower => (NodeRole::Follower, self.following.leader, self.following.heard),
-            Role::Contender(_) => (NodeRole::Contender, None, self.now),
-            Role::Leader(leader) if leader.is_established() => (NodeRole::Leader, Some(self.me), self.now),
-            Role::Leader(_) => (NodeRole::Contender, None, self.now),
-        };
-        let leads = role == NodeRole::Leader;
-        Status {
-            role,
-            promise: self.promise,
-            highest_seen: self.highest_seen,
-            leader,
-            leader_heard: heard,
-            last: self.log.last_id(),
-            committed: self.committed,
-            applied: self.applied,
-            lag: if leads { 0 } else { self.following.last.since(self.applied) },
-            fresh: if leads { Some(self.now) } else { self.following.fresh },
-            restoring: self.pull.is_some(),
-            reachable: self.links.len() + 1,
-        }
-    }
-
     /// The state that this replica looks at.
     pub const fn state(&self) -> &S {
         &self.state
     }
 
-    /// The other members.
-    pub(crate) fn peers(&self) -> Vec<NodeId> {
-        self.configuration.members.iter().map(|member| member.node).filter(|&node| node != self.me).collect()
-    }
-
     fn receive(&mut self, from: NodeId, envelope: PeerEnvelope) {
-        if self.configuration.member(from).is_none() || from == self.me {
-            return self.absurd(from, "it is not another member of this cluster");
+        // Who is no member here may be one in a configuration that this log does not have yet.
+        if from == self.me {
+            return self.absurd(from, "it has this node's identity");
         }
         let correlation = envelope.correlation;
         match envelope.body {
-            PeerMessage::Vote(Vote::Lead { epoch, .. }) => self.on_lead(from, correlation, epoch),
+            PeerMessage::Vote(Vote::Lead { epoch, configuration }) => {
+                self.on_lead(from, correlation, epoch, configuration);
+            }
             PeerMessage::Vote(Vote::Write(append)) => {
                 self.on_append(from, correlation, append, VoteReply::Write);
             }
@@ -303,7 +225,7 @@ impl<S: StateView> Replica<S> {
             PeerMessage::VoteReply(VoteReply::Write(reply)) => self.on_append_reply(from, &reply),
             PeerMessage::VoteReply(VoteReply::Refused { epoch, promise })
             | PeerMessage::PropagateReply(PropagateReply::Refused { epoch, promise }) => {
-                self.on_promise_seen(epoch, promise);
+                self.on_promise_seen(from, epoch, promise);
             }
             PeerMessage::Propagate(Propagate::Committed { epoch, committed }) => {
                 self.on_committed(from, epoch, committed);
@@ -329,6 +251,7 @@ impl<S: StateView> Replica<S> {
             PeerMessage::ReadSampleReply(reply) => self.on_sample_reply(from, correlation, reply),
             PeerMessage::Heartbeat(heartbeat) => self.on_heartbeat(from, correlation, heartbeat),
             PeerMessage::HeartbeatReply(reply) => self.on_heartbeat_reply(from, &reply),
+            PeerMessage::NotMember { since } => self.on_not_member(since),
         }
     }
 
@@ -337,6 +260,7 @@ impl<S: StateView> Replica<S> {
         self.expire_queued();
         self.tick_contender();
         self.tick_leader();
+        self.tick_membership();
         self.tick_pull();
         self.tick_reads();
     }
@@ -351,7 +275,11 @@ impl<S: StateView> Replica<S> {
     pub(crate) fn append(&mut self, entry: Arc<Entry>) {
         self.overlay.add(&entry);
         self.log.append(Arc::clone(&entry));
+        let reconfigured = self.configurations.append(&entry);
         self.out.log(LogRecord::Entry(entry));
+        if reconfigured {
+            self.reconfigured();
+        }
     }
 
     /// Puts `entries`, which follow `previous`, into the log: what is there already stays, what differs is replaced.
@@ -371,6 +299,9 @@ impl<S: StateView> Replica<S> {
                 );
                 for dropped in self.log.truncate_after(matched.previous()) {
                     self.overlay.remove(&dropped);
+                }
+                if self.configurations.truncate_after(matched.previous()) {
+                    self.reconfigured();
                 }
             }
             self.append(entry);
@@ -392,6 +323,7 @@ impl<S: StateView> Replica<S> {
         }
         self.committed = version;
         self.waiting.committed(version, &self.log, &mut self.out);
+        self.commit_configurations();
     }
 
     pub(crate) fn mark_applied(&mut self, version: Version) {
@@ -411,8 +343,8 @@ impl<S: StateView> Replica<S> {
         self.stand_down(StoodDown::Fenced { by: epoch });
         self.promise = epoch;
         self.highest_seen = self.highest_seen.max(epoch);
-        self.following =
-            Following { fresh: self.following.fresh, last: self.following.last, ..Following::default() };
+        let Following { fresh, last, committed, .. } = self.following;
+        self.following = Following { fresh, last, committed, inquired: self.now, ..Following::default() };
         self.cancel_pull();
         self.out.log(LogRecord::Promise(epoch));
     }
@@ -432,8 +364,9 @@ impl<S: StateView> Replica<S> {
         self.out.notice(Notice::StoodDown { epoch, reason });
     }
 
-    /// A peer has promised `promise`, which fences whoever asked it with a lower epoch.
-    pub(crate) fn on_promise_seen(&mut self, epoch: Epoch, promise: Epoch) {
+    /// A peer has promised `promise`, which fences whoever asked it with a lower epoch. What a node that is no member has
+    /// promised concerns nobody: it would fence one leader after the other.
+    pub(crate) fn on_promise_seen(&mut self, from: NodeId, epoch: Epoch, promise: Epoch) {
         if promise.is_plausible_after(self.highest_seen) {
             self.highest_seen = self.highest_seen.max(promise);
         }
@@ -442,7 +375,7 @@ impl<S: StateView> Replica<S> {
             Role::Contender(contender) => contender.epoch,
             Role::Leader(leader) => leader.epoch,
         };
-        if epoch == leading && promise > leading {
+        if epoch == leading && promise > leading && self.configuration().member(from).is_some() {
             self.stand_down(StoodDown::Fenced { by: promise });
         }
     }

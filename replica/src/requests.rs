@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use quorumkv_protocol::entry::{Body, Entry, Outcome};
+use quorumkv_protocol::entry::{Answered, Entry, Outcome};
 use quorumkv_protocol::{ClientId, RequestId, Version};
 use serde::{Deserialize, Serialize};
 
@@ -142,8 +142,8 @@ impl Requests {
     /// such an entry, nor one whose floor is above its own sequence number, nor one below its client's floor; the rules
     /// for them only keep the table sound.
     pub fn apply(&mut self, entry: &Entry) -> Changes {
-        let Body::Write(write) = &entry.body else { return Changes::default() };
-        let RequestId { client: id, sequence } = write.request;
+        let Some(Answered { request, floor, outcome }) = entry.answered() else { return Changes::default() };
+        let RequestId { client: id, sequence } = request;
         let mut changes = Changes::default();
 
         let known = self.clients.get(&id);
@@ -151,20 +151,15 @@ impl Requests {
             return changes;
         }
         let client = self.clients.entry(id).or_insert_with(|| Client { floor: 0, results: BTreeMap::new() });
-        client.floor = client.floor.max(write.floor.min(sequence));
-        client.results.insert(sequence, Done { version: entry.id.version, outcome: write.outcome });
+        client.floor = client.floor.max(floor.min(sequence));
+        client.results.insert(sequence, Done { version: entry.id.version, outcome });
         let unfinished = client.results.split_off(&client.floor);
         for (sequence, done) in std::mem::replace(&mut client.results, unfinished) {
             self.oldest.remove(&done.version);
             changes.removed.push(RequestId { client: id, sequence });
         }
-        self.oldest.insert(entry.id.version, write.request);
-        changes.inserted = Some(Row {
-            request: write.request,
-            floor: client.floor,
-            version: entry.id.version,
-            outcome: write.outcome,
-        });
+        self.oldest.insert(entry.id.version, request);
+        changes.inserted = Some(Row { request, floor: client.floor, version: entry.id.version, outcome });
         self.evict(&mut changes);
         changes
     }
@@ -229,7 +224,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use quorumkv_protocol::entry::EvaluatedWrite;
+    use quorumkv_protocol::entry::{Body, EvaluatedWrite};
     use quorumkv_protocol::{EntryId, Epoch, NodeId};
 
     use super::*;

@@ -28,7 +28,15 @@ pub(crate) struct Parked {
 
 impl<S: StateView> Replica<S> {
     /// A reader asks what this replica holds.
+    ///
+    /// A member that has no vote shows nothing that could be counted, but tells an asker whose configuration is outdated so.
     pub(crate) fn on_sample(&mut self, from: NodeId, correlation: u64, sample: ReadSample) {
+        if let Some(since) = self.excluding(from, sample.configuration) {
+            return self.out.reply(from, correlation, PeerMessage::NotMember { since });
+        }
+        if !self.is_voter() && (!self.is_member() || self.configuration().id <= sample.configuration) {
+            return;
+        }
         match sample.pass {
             Some(pass) if !self.has_passed(pass) && self.parked.len() < MAX_PARKED => {
                 let until = self.now + self.settings.park;
@@ -67,7 +75,8 @@ impl<S: StateView> Replica<S> {
                 answer => answer,
             })
             .collect();
-        let reply = ReadSampleReply { configuration: self.configuration.id, standing: self.standing(), keys };
+        let configuration = self.configuration().id;
+        let reply = ReadSampleReply { configuration, standing: self.standing(), keys };
         self.out.reply(to, correlation, PeerMessage::ReadSampleReply(reply));
     }
 

@@ -1,5 +1,6 @@
 //! What the replica needs to see of the state that the shell keeps.
 
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{RequestId, Version};
 
 use crate::effects::Record;
@@ -12,6 +13,11 @@ use crate::requests::Known;
 pub trait StateView {
     /// What the key holds.
     fn get(&self, key: &[u8]) -> Option<Record>;
+
+    /// The configuration after the last applied entry: the newest that was applied or came with a snapshot, and before
+    /// there was one the first of the cluster, or [`Configuration::UNKNOWN`] if this node has not been told it. All
+    /// nodes of a cluster begin with the same one.
+    fn configuration(&self) -> Configuration;
 
     /// What became of a request that was sent for the first time when `since` was committed.
     fn lookup(&self, request: RequestId, since: Version) -> Known;

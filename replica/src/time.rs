@@ -11,6 +11,9 @@ impl Timestamp {
     /// The origin.
     pub const ZERO: Self = Self(0);
 
+    /// After everything.
+    pub(crate) const MAX: Self = Self(u64::MAX);
+
     /// The moment this many microseconds after the origin.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorumkv_protocol::entry::{Body, Entry, Outcome};
+use quorumkv_protocol::entry::{Entry, Outcome};
 use quorumkv_protocol::{EntryId, ErrorCode, RequestId, Version};
 
 use crate::effects::Reply;
 use crate::input::Token;
 use crate::log::Log;
-use crate::replica::Outbox;
+use crate::outbox::Outbox;
 use crate::requests::{Done, Known};
 use crate::state::StateView;
 use crate::time::Timestamp;
@@ -94,11 +94,8 @@ impl Waiting {
 const SUPERSEDED: Reply = Reply::Failed { code: ErrorCode::Superseded, differing: None, evidence: None };
 const UNKNOWN: Reply = Reply::Failed { code: ErrorCode::OutcomeUnknown, differing: None, evidence: None };
 
-/// The answer to the client whose write became this entry.
+/// The answer to the client whose request became this entry.
 pub(crate) fn written(entry: &Entry) -> Reply {
-    let outcome = match &entry.body {
-        Body::Write(write) => write.outcome,
-        Body::Open => Outcome::Applied,
-    };
+    let outcome = entry.answered().map_or(Outcome::Applied, |answered| answered.outcome);
     Reply::Written { outcome, version: entry.id.version }
 }

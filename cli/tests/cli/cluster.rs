@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 use quorumkv_protocol::client::{NodeRole, Request};
-use quorumkv_protocol::entry::Member;
+use quorumkv_protocol::membership::Member;
 use quorumkv_protocol::{Epoch, ErrorCode, NodeId};
 
 use crate::fake::{FakeNode, failed};

@@ -11,9 +11,10 @@ use quorumkv_protocol::client::{
     Failure, Got, Item, NodeRole, NodeStatus, Request, RequestEnvelope, Response, ResponseEnvelope, Scanned,
     Versioned, Write, Written,
 };
-use quorumkv_protocol::entry::{Member, Outcome};
+use quorumkv_protocol::entry::Outcome;
 use quorumkv_protocol::frame::{self, FrameDecoder, PEER_FRAME_LIMIT};
 use quorumkv_protocol::hello::{Hello, HelloReply, Limits, Welcome};
+use quorumkv_protocol::membership::Member;
 use quorumkv_protocol::{ClusterId, Epoch, ErrorCode, NodeId, Version};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::new(7);

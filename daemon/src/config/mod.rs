@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use quorumkv_keeper::config::settings::{self, SettingError, Time, host, in_range};
 use quorumkv_keeper::process::LogFormat;
-use quorumkv_protocol::entry::MAX_MEMBERS;
+use quorumkv_protocol::membership::MAX_MEMBERS;
 use thiserror::Error;
 
 use crate::coordination::{ConnectString, ConnectStringError, HostPort, HostPortError};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use quorumkv_protocol::entry::MAX_MEMBERS;
+use quorumkv_protocol::membership::MAX_MEMBERS;
 
 use super::DevError;
 use crate::coordination::{ConnectString, DEFAULT_PORT};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorumkv_protocol::entry::Member;
 use quorumkv_protocol::frame::PEER_FRAME_LIMIT;
 use quorumkv_protocol::hello::{Hello, Role};
+use quorumkv_protocol::membership::Member;
 use quorumkv_protocol::peer::PeerEnvelope;
 use quorumkv_protocol::{ClusterId, NodeId};
 use tokio::sync::mpsc::{self, Receiver, Sender};

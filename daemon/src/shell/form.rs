@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use quorumkv_protocol::entry::{Configuration, Member};
-use quorumkv_protocol::{ClusterId, EntryId, NodeId};
+use quorumkv_protocol::membership::{Configuration, Member};
+use quorumkv_protocol::{ClusterId, NodeId};
 use thiserror::Error;
 use tokio::time::sleep;
 
@@ -84,7 +84,7 @@ pub(super) async fn form(
     };
     match membership.configuration.member(node.id) {
         None => {
-            let members = membership.configuration.members.iter().map(|member| member.address.as_str());
+            let members = membership.configuration.voters.iter().map(|member| member.address.as_str());
             let members = members.collect::<Vec<_>>().join(", ");
             Err(FormError::NotAMember { cluster: membership.cluster, node: node.id, members })
         }
@@ -139,10 +139,7 @@ fn first_membership(registered: &Members, size: usize) -> Membership {
         address: address.to_string(),
     };
     let members = registered.iter().take(size).map(member).collect();
-    Membership {
-        cluster: ClusterId::new(rand::random()),
-        configuration: Configuration { id: EntryId::ZERO, members },
-    }
+    Membership { cluster: ClusterId::new(rand::random()), configuration: Configuration::first(members) }
 }
 
 /// Repeats an operation on ZooKeeper until it succeeds. The coordination says in the log what is wrong.

@@ -269,7 +269,7 @@ impl Node {
             uptime_s: self.started.elapsed().as_secs(),
             members: self
                 .membership()
-                .map(|membership| membership.configuration.members.clone())
+                .map(|membership| membership.configuration.voters.clone())
                 .unwrap_or_default(),
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
 use quorumkv_replica::{
     Effects, Input, LogPurpose, LogRead, Notice, Outgoing, Replica, Status, StoodDown, Task, Timestamp,
@@ -324,19 +325,31 @@ impl Owner {
                 tracing::info!(%promise, "the epoch is too low; asks for a higher one");
             }
             Notice::Contending { epoch } => tracing::info!(%epoch, "asks for votes to lead"),
-            Notice::Promises { epoch, granted, members, behind } => match behind {
+            Notice::Promises { epoch, granted, voters, behind } => match behind {
                 Some((source, by)) => tracing::info!(
                     %epoch, from = name(*source), versions = by,
-                    "votes {granted} of {members}; adopts a better log first"
+                    "votes {granted} of {voters}; adopts a better log first"
                 ),
-                None => tracing::info!(%epoch, "votes {granted} of {members}; has the best log"),
+                None => tracing::info!(%epoch, "votes {granted} of {voters}; has the best log"),
             },
             Notice::Established { epoch, opening } => tracing::info!(%epoch, version = %opening, "leads"),
             Notice::StoodDown { epoch, reason: StoodDown::Fenced { by } } => {
                 tracing::warn!(%epoch, "stood down: epoch {by} has been promised");
             }
             Notice::StoodDown { epoch, reason: StoodDown::Told } => tracing::info!(%epoch, "leads no longer"),
+            Notice::StoodDown { epoch, reason: StoodDown::Removed } => {
+                tracing::info!(%epoch, "leads no longer: it was removed from the cluster");
+            }
             Notice::Unwell(_) => {}
+            Notice::NotAVoter => tracing::warn!("was elected and has no vote, so it does not lead"),
+            Notice::SampleVoid { configuration } => {
+                tracing::debug!(%configuration, "a read met newer members; samples again");
+            }
+            Notice::Reconfigured { id } => {
+                tracing::info!(entry = %id, "the members are now {}", describe(self.replica.configuration()));
+            }
+            Notice::ConfigurationCommitted { id } => tracing::info!(entry = %id, "the members are committed"),
+            Notice::Removed { since } => tracing::warn!(entry = %since, "was removed from the cluster"),
             Notice::Diverged { node, from } => {
                 tracing::info!(replica = name(*node), %from, "a replica's log differs; brings it in line");
             }
@@ -354,4 +367,13 @@ impl Owner {
             Notice::Absurd { node, what } => tracing::warn!(peer = name(*node), "ignored a message: {what}"),
         }
     }
+}
+
+/// The members, for the log.
+fn describe(configuration: &Configuration) -> String {
+    let addresses = |members: &[Member]| {
+        members.iter().map(|member| member.address.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (voters, learners) = (addresses(&configuration.voters), addresses(&configuration.learners));
+    if learners.is_empty() { voters } else { format!("{voters}; learning: {learners}") }
 }

@@ -98,6 +98,7 @@ impl Pending {
                 leader: leader.and_then(|leader| self.node.address_of(leader)).map(ToOwned::to_owned),
                 evidence: None,
             }),
+            Reply::Refused(_) => unreachable!("no client can ask for a change of the members"),
             Reply::Failed { code, differing, evidence } => {
                 let message = self.message(code, differing);
                 Response::Failed(Failure { code, message, leader: None, evidence })
@@ -121,6 +122,12 @@ impl Pending {
             }
             ErrorCode::Conflict => {
                 "the members did not come to agree in time: a write is stuck, or there is no leader".to_owned()
+            }
+            ErrorCode::NotReady => {
+                "this node is too far behind to know the members of its cluster: ask another".to_owned()
+            }
+            ErrorCode::NotMember => {
+                "this node does not belong to the cluster: it was removed, or has not been added yet; ask another".to_owned()
             }
             ErrorCode::ReadTimedOut => "too few members answered in time: is a majority of the nodes up?".to_owned(),
             ErrorCode::DiskFull => {

@@ -188,12 +188,15 @@ impl Start {
             Election::withdraw(coordinator).await;
             return self.end(journal, None).await;
         };
-        tracing::info!(cluster = %membership.cluster, members = membership.configuration.members.len(), "belongs to");
+        tracing::info!(cluster = %membership.cluster, members = membership.configuration.voters.len(), "belongs to");
+        if let Err(error) = self.node.state().begin_with(&membership.configuration) {
+            die(&format!("the first members cannot be stored: {error}"));
+        }
         let applier = Applier::start(self.node.state().clone(), self.done.clone())?;
-        let owner = self.owner(journal, recovered, applier, &membership, coordinator.clone());
+        let owner = self.owner(journal, recovered, applier, coordinator.clone());
         self.node.set_membership(membership.clone());
         for member in
-            membership.configuration.members.iter().filter(|member| member.node != self.node.id).cloned()
+            membership.configuration.voters.iter().filter(|member| member.node != self.node.id).cloned()
         {
             let (node, cluster) = (&self.node, membership.cluster);
             self.until_closing(run_link(
@@ -248,7 +251,6 @@ impl Start {
         journal: Journal,
         recovered: &Recovered,
         applier: Applier,
-        membership: &Membership,
         coordinator: Coordinator,
     ) -> Owner {
         let node = &self.node;
@@ -257,7 +259,7 @@ impl Start {
         let session_timeout = self.config.session_timeout;
         Owner {
             node: Arc::clone(node),
-            replica: Replica::new(node.id, membership.configuration.clone(), recovered, state, settings),
+            replica: Replica::new(node.id, recovered, state, settings),
             journal,
             applier,
             snapshots: SnapshotServer::new(node.state().clone()),

@@ -31,7 +31,7 @@ pub enum OpenStateError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The state was written by a newer version of this program.
+    /// The state was written by another version of this program.
     #[error("the state has format {found}, and this program knows {known}", known = super::format::VERSION)]
     Format {
         /// The format that `CURRENT` names.

@@ -1,4 +1,4 @@
-//! What the bytes in the database mean. Version 1 of the format; `CURRENT` names it.
+//! What the bytes in the database mean. Version 2 of the format; `CURRENT` names it.
 //!
 //! All numbers are big-endian, so that the order of the bytes is that of the numbers.
 //!
@@ -6,24 +6,29 @@
 //! |---|---|---|
 //! | data | user's key | epoch's counter u64, epoch's node u64, version u64, then the user's value |
 //! | meta | `a` | the last applied entry: counter, node, version |
+//! | meta | `c` | the configuration, as it is in an entry (postcard); absent in a state that has not been told any |
 //! | meta | `h` | the horizon of the request table: u64 |
 //! | meta | `r`, client u64, sequence u64 | floor u64, version u64, outcome u8, actual version u64 (or zero) |
 //!
 //! Outcomes: 0 applied, 1 not found, 2 mismatch.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use fjall::Slice;
 use quorumkv_protocol::entry::Outcome;
-use quorumkv_protocol::{ClientId, EntryId, Epoch, NodeId, RequestId, Version};
+use quorumkv_protocol::membership::Configuration;
+use quorumkv_protocol::{ClientId, EntryId, Epoch, NodeId, RequestId, Version, frame};
 use quorumkv_replica::requests::Row;
 
 use super::Record;
 
 /// Version of the format.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Key of the last applied entry, the first in its keyspace.
 pub(super) const APPLIED: &[u8] = b"a";
+
+/// Key of the configuration.
+pub(super) const CONFIGURATION: &[u8] = b"c";
 
 /// Key of the request table's horizon.
 pub(super) const HORIZON: &[u8] = b"h";
@@ -40,15 +45,23 @@ const ROW_LENGTH: usize = 3 * NUMBER + 1;
 #[error("{0} is not in the format")]
 pub struct Malformed(pub(super) &'static str);
 
-/// A row of the keyspace `meta` that belongs to the request table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A row of the keyspace `meta`.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum MetaRow {
+    Configuration(Configuration),
     Horizon(Version),
     Result(Row),
 }
 
 impl MetaRow {
     pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
+        if key == CONFIGURATION {
+            let configuration = frame::decode::<Configuration>(value).ok();
+            return configuration
+                .filter(Configuration::is_sound)
+                .map(Self::Configuration)
+                .ok_or(Malformed("a configuration"));
+        }
         if key == HORIZON {
             let horizon = <[u8; NUMBER]>::try_from(value).map_err(|_| Malformed("a horizon"))?;
             return Ok(Self::Horizon(Version::new(u64::from_be_bytes(horizon))));
@@ -101,6 +114,12 @@ pub(super) fn horizon_value(horizon: Version) -> Slice {
     horizon.get().to_be_bytes().into()
 }
 
+pub(super) fn configuration_value(configuration: &Configuration) -> Slice {
+    let mut value = BytesMut::new();
+    frame::encode_body(configuration, &mut value);
+    Slice::new(&value)
+}
+
 pub(super) fn id_value(id: EntryId) -> Slice {
     id_bytes(id).into()
 }
@@ -147,6 +166,8 @@ fn take(bytes: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use quorumkv_protocol::membership::Member;
+
     use super::*;
 
     #[test]
@@ -167,6 +188,12 @@ mod tests {
             let decoded = MetaRow::decode(&request_key(request), &row_value(&row));
             assert_eq!(decoded, Ok(MetaRow::Result(row)));
         }
+        let member = Member { node: NodeId::new(1), address: "n:1".to_owned() };
+        let configuration = Configuration { id, ..Configuration::first(vec![member]) };
+        let bytes = b"\x01\x02\x03\x01\x01\x03n:1\0\0";
+        assert_eq!(configuration_value(&configuration), bytes);
+        let row = MetaRow::decode(CONFIGURATION, bytes);
+        assert_eq!(row, Ok(MetaRow::Configuration(configuration)));
         let horizon = Version::new(9);
         assert_eq!(MetaRow::decode(HORIZON, &horizon_value(horizon)), Ok(MetaRow::Horizon(horizon)));
     }
@@ -190,5 +217,9 @@ mod tests {
             assert!(MetaRow::decode(bad_key, &good).is_err(), "{bad_key:?}");
         }
         assert!(MetaRow::decode(HORIZON, b"short").is_err());
+        let nobody_votes = configuration_value(&Configuration::UNKNOWN);
+        for bad in [&nobody_votes[..], b"\x01\x02\x03\x01\x01\x03n:1\0\0\0", b""] {
+            assert!(MetaRow::decode(CONFIGURATION, bad).is_err(), "{bad:?}");
+        }
     }
 }

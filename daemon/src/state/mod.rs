@@ -1,7 +1,7 @@
 //! The applied state of a replica: every committed entry up to some version, and nothing else (DESIGN 9).
 //!
 //! It lives in [fjall], so that data may exceed memory. What belongs to one entry changes in one atomic batch: the
-//! keys, the results of requests, and the id of the last applied entry. Nothing is synced while entries are applied:
+//! keys, the results of requests, the configuration, and the id of the last applied entry. Nothing is synced while entries are applied:
 //! after a crash the state is that after *some* earlier entry, and the log replays the rest. [`State::persist`] says
 //! up to where the log is no longer needed for that.
 //!
@@ -9,7 +9,7 @@
 //! <dir>/CURRENT      which database is the state; replaced atomically
 //! <dir>/state-<n>/   a fjall database with two keyspaces:
 //!     data           user's key → record
-//!     meta           last applied entry, results of requests and their horizon
+//!     meta           last applied entry, configuration, results of requests and their horizon
 //! ```
 //!
 //! A snapshot from another node is gathered in a database of its own and becomes the state by a change of `CURRENT`,
@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{EntryId, RequestId, Version};
 use quorumkv_replica::requests::{Known, MAX_RESULTS};
 
@@ -145,6 +146,22 @@ impl State {
     /// See [`ReadError`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>, ReadError> {
         self.store().get(key)
+    }
+
+    /// The members of the cluster after the last applied entry; [`Configuration::UNKNOWN`] if this state has not been
+    /// told any.
+    #[must_use]
+    pub fn configuration(&self) -> Configuration {
+        self.store().configuration()
+    }
+
+    /// Tells a new state which configuration its cluster began with. A state that has one keeps it.
+    ///
+    /// # Errors
+    /// The storage failed, and the process must end.
+    pub fn begin_with(&self, first: &Configuration) -> Result<(), ApplyError> {
+        let _writer = self.shared.lock_writer();
+        self.store().begin_with(first)
     }
 
     /// What became of a request that its client sent for the first time when it knew `since` to be committed.

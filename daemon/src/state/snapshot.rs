@@ -126,7 +126,7 @@ pub(super) struct StoredRow {
 }
 
 /// Where a row belongs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Table {
     Data,
     Meta(MetaRow),
@@ -142,8 +142,9 @@ pub(super) fn decode(mut piece: Bytes, identity: EntryId) -> Result<Vec<StoredRo
             DATA if is_key(&key) => (Table::Data, format::decode_record(value.clone())?.id.version),
             META => {
                 let row = MetaRow::decode(&key, &value)?;
-                let version = match row {
-                    MetaRow::Horizon(horizon) => horizon,
+                let version = match &row {
+                    MetaRow::Configuration(configuration) => configuration.id.version,
+                    MetaRow::Horizon(horizon) => *horizon,
                     MetaRow::Result(row) => row.version,
                 };
                 (Table::Meta(row), version)

@@ -14,6 +14,7 @@ use fjall::{
     Readable, Slice, Snapshot,
 };
 use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{EntryId, RequestId, Version};
 use quorumkv_replica::requests::{Changes, Known, Requests, Row};
 
@@ -50,6 +51,7 @@ const OPEN_FILES: usize = 256;
 /// A database in its directory. The order of the fields is that in which they must be dropped.
 pub(super) struct Store {
     applied: RwLock<EntryId>,
+    configuration: RwLock<Configuration>,
     /// May be ahead of `applied` by the entries that are just being applied.
     requests: RwLock<Requests>,
     /// Held to write while a batch is committed, and to read while a snapshot is taken. fjall's background work makes
@@ -86,6 +88,7 @@ impl Store {
         };
         Ok(Self {
             applied: RwLock::new(EntryId::ZERO),
+            configuration: RwLock::new(Configuration::UNKNOWN),
             requests: RwLock::new(Requests::with_capacity(options.max_results)),
             commit: RwLock::new(()),
             data: keyspace("data", DATA_MEMTABLE_BYTES)?,
@@ -111,12 +114,10 @@ impl Store {
             store.meta.get(format::APPLIED)?.ok_or(Malformed("a database without an applied entry"))?;
         *store.write_applied() = format::decode_id(&applied)?;
         let after_applied = (Bound::Excluded(format::APPLIED), Bound::Unbounded);
-        let mut requests = store.write_requests();
         for row in store.database.snapshot().range::<&[u8], _>(&store.meta, after_applied) {
             let (key, value) = row.into_inner()?;
-            restore(&mut requests, MetaRow::decode(&key, &value)?)?;
+            store.restore_meta(MetaRow::decode(&key, &value)?)?;
         }
-        drop(requests);
         Ok(store)
     }
 
@@ -132,6 +133,22 @@ impl Store {
 
     pub(super) fn applied(&self) -> EntryId {
         *self.applied.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn configuration(&self) -> Configuration {
+        self.configuration.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes this the configuration of a state in which nothing is applied and that has none.
+    pub(super) fn begin_with(&self, first: &Configuration) -> Result<(), ApplyError> {
+        if self.applied() == EntryId::ZERO && self.configuration() == Configuration::UNKNOWN {
+            let mut batch = OwnedWriteBatch::with_capacity(self.database.clone(), 1)
+                .durability(Some(PersistMode::Buffer));
+            batch.insert(&self.meta, format::CONFIGURATION, format::configuration_value(first));
+            self.write(batch)?;
+            self.set_configuration(first.clone());
+        }
+        Ok(())
     }
 
     pub(super) fn lookup(&self, request: RequestId, since: Version) -> Known {
@@ -180,12 +197,15 @@ impl Store {
         }
         drop(requests);
         self.commit(&batch)?;
+        if let Some(configuration) = batch.configuration {
+            self.set_configuration(configuration.clone());
+        }
         *self.write_applied() = batch.applied;
         Ok(())
     }
 
     fn commit(&self, batch: &Batch<'_>) -> fjall::Result<()> {
-        let items = batch.data.len() + batch.results.len() + 2;
+        let items = batch.data.len() + batch.results.len() + 3;
         // To the system, not to the disk: the end of the process alone loses nothing.
         let mut out = OwnedWriteBatch::with_capacity(self.database.clone(), items)
             .durability(Some(PersistMode::Buffer));
@@ -203,6 +223,9 @@ impl Store {
         }
         if let Some(horizon) = batch.horizon {
             out.insert(&self.meta, format::HORIZON, format::horizon_value(horizon));
+        }
+        if let Some(configuration) = batch.configuration {
+            out.insert(&self.meta, format::CONFIGURATION, format::configuration_value(configuration));
         }
         out.insert(&self.meta, format::APPLIED, format::id_value(batch.applied));
         self.write(out)
@@ -225,19 +248,33 @@ impl Store {
     /// Stores rows of another state. Until the database is sealed, none of this is a state.
     pub(super) fn restore(&self, rows: Vec<StoredRow>) -> Result<(), RestoreError> {
         let mut batch = self.database.batch();
-        let mut requests = self.write_requests();
         for StoredRow { table, key, value } in rows {
             let keyspace = match table {
                 Table::Data => &self.data,
                 Table::Meta(row) => {
-                    restore(&mut requests, row)?;
+                    self.restore_meta(row)?;
                     &self.meta
                 }
             };
             batch.insert(keyspace, Slice::new(&key), Slice::new(&value));
         }
-        drop(requests);
         Ok(self.write(batch)?)
+    }
+
+    /// Puts a stored row back into memory.
+    fn restore_meta(&self, row: MetaRow) -> Result<(), Malformed> {
+        match row {
+            MetaRow::Configuration(configuration) => self.set_configuration(configuration),
+            MetaRow::Horizon(horizon) => self.write_requests().restore_horizon(horizon),
+            MetaRow::Result(row) => {
+                self.write_requests().restore_row(row).map_err(|_| Malformed("the table of requests"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_configuration(&self, configuration: Configuration) {
+        *self.configuration.write().unwrap_or_else(PoisonError::into_inner) = configuration;
     }
 
     fn write_applied(&self) -> RwLockWriteGuard<'_, EntryId> {
@@ -251,15 +288,6 @@ impl Store {
 
 const REQUESTS_INTACT: &str = "no thread panicked while it changed the results of requests";
 
-/// Puts a stored row back into the table.
-fn restore(requests: &mut Requests, row: MetaRow) -> Result<(), Malformed> {
-    match row {
-        MetaRow::Horizon(horizon) => requests.restore_horizon(horizon),
-        MetaRow::Result(row) => requests.restore_row(row).map_err(|_| Malformed("the table of requests"))?,
-    }
-    Ok(())
-}
-
 /// Whether fjall can hold this key.
 pub(super) const fn is_key(key: &[u8]) -> bool {
     !key.is_empty() && key.len() <= MAX_KEY_LENGTH
@@ -272,11 +300,12 @@ struct Batch<'a> {
     data: BTreeMap<&'a [u8], Option<(EntryId, &'a [u8])>>,
     results: BTreeMap<RequestId, Option<Row>>,
     horizon: Option<Version>,
+    configuration: Option<&'a Configuration>,
 }
 
 impl<'a> Batch<'a> {
     const fn after(applied: EntryId) -> Self {
-        Self { applied, data: BTreeMap::new(), results: BTreeMap::new(), horizon: None }
+        Self { applied, data: BTreeMap::new(), results: BTreeMap::new(), horizon: None, configuration: None }
     }
 
     fn add(&mut self, entry: &'a Entry, requests: &mut Requests) {
@@ -291,6 +320,7 @@ impl<'a> Batch<'a> {
                 self.data.insert(key, effect.value().map(|value| (id, value.as_ref())));
             }
         }
+        self.configuration = entry.configuration().or(self.configuration);
         let Changes { inserted, removed, horizon } = requests.apply(entry);
         self.results.extend(inserted.map(|row| (row.request, Some(row))));
         self.results.extend(removed.into_iter().map(|request| (request, None)));

@@ -8,6 +8,7 @@ pub(crate) use applier::{Applier, Job};
 pub(crate) use journal::{Journal, JournalOptions, OpenJournalError, read_entries};
 pub(crate) use snapshots::SnapshotServer;
 
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{RequestId, Version};
 use quorumkv_replica::requests::Known;
 use quorumkv_replica::{Record, StateView};
@@ -25,6 +26,10 @@ impl StateView for StateHandle {
             Ok(record) => record.map(|record| Record { id: record.id, value: record.value }),
             Err(error) => die(&format!("the state cannot be read: {error}")),
         }
+    }
+
+    fn configuration(&self) -> Configuration {
+        self.0.configuration()
     }
 
     fn lookup(&self, request: RequestId, since: Version) -> Known {

@@ -9,8 +9,9 @@ use quorumkv_protocol::client::{
     Consistency, Evidence, Failure, Got, Item, NodeRole, NodeStatus, Request, Response, Rule, Scanned,
     Versioned, Witness, Write, WriteRequest, Written,
 };
-use quorumkv_protocol::entry::{Body, Configuration, Effect, Entry, EvaluatedWrite, Member, Outcome};
+use quorumkv_protocol::entry::{Asked, Body, Effect, Entry, EvaluatedWrite, Outcome, Reconfiguration};
 use quorumkv_protocol::hello::{Hello, HelloReply, Limits, Role, Welcome};
+use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member, Refusal, Replacement};
 use quorumkv_protocol::peer::{
     Append, AppendReply, Heartbeat, HeartbeatReply, KeyAnswer, KeyProbe, PeerMessage, Propagate,
     PropagateReply, ReadSample, ReadSampleReply, SnapshotChunk, SnapshotPosition, Standing, Vote, VoteReply,
@@ -94,6 +95,7 @@ pub(crate) fn error_codes() -> Vec<ErrorCode> {
         Corruption,
         DiskFull,
         ShuttingDown,
+        NotMember,
     ]
 }
 
@@ -198,7 +200,7 @@ fn status() -> NodeStatus {
         remarks: String::new(),
         software: "0.1.0".to_owned(),
         uptime_s: 60,
-        members: configuration().members,
+        members: configuration().voters,
     }
 }
 
@@ -222,20 +224,62 @@ pub(crate) fn bodies() -> Vec<Body> {
     let write =
         EvaluatedWrite { request: request_id(), floor: 127, effects: effects(), outcome: Outcome::Applied };
     let nothing = EvaluatedWrite { effects: Vec::new(), outcome: Outcome::NotFound, ..write };
-    vec![Body::Open, Body::Write(write), Body::Write(nothing)]
+    let configuration = Configuration { id: entry_id(7, 45), ..configuration() };
+    let asked = Some(Asked { request: request_id(), floor: 127 });
+    let change = Reconfiguration { asked, configuration: configuration.clone() };
+    let step = Reconfiguration { asked: None, configuration };
+    vec![
+        Body::Open,
+        Body::Write(write),
+        Body::Write(nothing),
+        Body::Configure(Box::new(change)),
+        Body::Configure(Box::new(step)),
+    ]
+}
+
+fn member(node: u64, address: &str) -> Member {
+    Member { node: NodeId::new(node), address: address.to_owned() }
 }
 
 pub(crate) fn configuration() -> Configuration {
-    let member = |node, address: &str| Member { node: NodeId::new(node), address: address.to_owned() };
     Configuration {
         id: EntryId::ZERO,
-        members: vec![member(1, "127.0.0.1:5000"), member(2, "[::1]:5001"), member(3, "kv3:5002")],
+        voters: vec![member(1, "127.0.0.1:5000"), member(2, "[::1]:5001"), member(3, "kv3:5002")],
+        learners: vec![member(300, "kv3:5002")],
+        replacements: vec![Replacement { old: NodeId::new(3), new: NodeId::new(300) }],
     }
+}
+
+pub(crate) fn changes() -> Vec<Change> {
+    vec![
+        Change::AddLearner(member(4, "kv4:5003")),
+        Change::Promote(NodeId::new(4)),
+        Change::Remove(NODE),
+        Change::Replace { old: NODE, new: member(5, "kv5:5004") },
+    ]
+}
+
+pub(crate) fn change_request(change: Change) -> ChangeRequest {
+    ChangeRequest { request: request_id(), floor: 127, since: Version::new(40), change, force: true }
+}
+
+pub(crate) fn refusals() -> Vec<Refusal> {
+    vec![
+        Refusal::ChangeInFlight { entry: entry_id(7, 44) },
+        Refusal::EpochNotCommitted,
+        Refusal::UnknownNode(NODE),
+        Refusal::AlreadyMember(NODE),
+        Refusal::LastVoter(NODE),
+        Refusal::TooFewLive { live: 1, needed: 2 },
+        Refusal::NotCaughtUp { node: NODE, behind: 300 },
+        Refusal::AddressTaken { by: NODE },
+        Refusal::Unsound,
+    ]
 }
 
 fn entries() -> Vec<Arc<Entry>> {
     let entry = |(version, body)| Arc::new(Entry { id: entry_id(7, version), body });
-    (42..).zip(bodies()).map(entry).collect()
+    (42..).zip(bodies().into_iter().take(3)).map(entry).collect()
 }
 
 fn append() -> Append {
@@ -339,6 +383,7 @@ pub(crate) fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::HeartbeatReply(reply),
         PeerMessage::HeartbeatReply(HeartbeatReply { restoring: true, ..reply }),
         PeerMessage::HeartbeatReply(HeartbeatReply { disk_full: true, ..reply }),
+        PeerMessage::NotMember { since: entry_id(7, 43) },
     ];
     messages.extend(votes().into_iter().map(PeerMessage::Vote));
     messages.extend(vote_replies().into_iter().map(PeerMessage::VoteReply));

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use quorumkv_protocol::entry::{Body, Configuration, Effect, Entry, EvaluatedWrite, Member, Outcome};
+use quorumkv_protocol::entry::{Asked, Body, Effect, Entry, EvaluatedWrite, Outcome, Reconfiguration};
 use quorumkv_protocol::hello::{Hello, HelloReply, Limits, Role, VersionRange, Welcome};
+use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member, Refusal, Replacement};
 use quorumkv_protocol::{ClientId, ClusterId, EntryId, Epoch, ErrorCode, NodeId, RequestId, Version};
 
 pub(crate) use client::{request_envelope, response_envelope};
@@ -75,6 +76,7 @@ fn error_code() -> impl Strategy<Value = ErrorCode> {
         Corruption,
         DiskFull,
         ShuttingDown,
+        NotMember,
     ])
 }
 
@@ -95,10 +97,14 @@ fn effect() -> impl Strategy<Value = Effect> {
 
 fn body() -> impl Strategy<Value = Body> {
     let write = (request_id(), number(), vec(effect(), 0..4), outcome());
+    let asked = (request_id(), number()).prop_map(|(request, floor)| Asked { request, floor });
     prop_oneof![
         Just(Body::Open),
         write.prop_map(|(request, floor, effects, outcome)| {
             Body::Write(EvaluatedWrite { request, floor, effects, outcome })
+        }),
+        (option::of(asked), configuration()).prop_map(|(asked, configuration)| {
+            Body::Configure(Box::new(Reconfiguration { asked, configuration }))
         }),
     ]
 }
@@ -114,7 +120,40 @@ fn member() -> impl Strategy<Value = Member> {
 
 /// A configuration of a few members.
 pub(crate) fn configuration() -> impl Strategy<Value = Configuration> {
-    (entry_id(), vec(member(), 0..9)).prop_map(|(id, members)| Configuration { id, members })
+    let replacement = (node(), node()).prop_map(|(old, new)| Replacement { old, new });
+    (entry_id(), vec(member(), 0..9), vec(member(), 0..3), vec(replacement, 0..3))
+        .prop_map(|(id, voters, learners, replacements)| Configuration { id, voters, learners, replacements })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        member().prop_map(Change::AddLearner),
+        node().prop_map(Change::Promote),
+        node().prop_map(Change::Remove),
+        (node(), member()).prop_map(|(old, new)| Change::Replace { old, new }),
+    ]
+}
+
+/// A request to change the members.
+pub(crate) fn change_request() -> impl Strategy<Value = ChangeRequest> {
+    (request_id(), number(), version(), change(), any::<bool>()).prop_map(
+        |(request, floor, since, change, force)| ChangeRequest { request, floor, since, change, force },
+    )
+}
+
+/// Why members are not changed.
+pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
+    prop_oneof![
+        entry_id().prop_map(|entry| Refusal::ChangeInFlight { entry }),
+        Just(Refusal::EpochNotCommitted),
+        node().prop_map(Refusal::UnknownNode),
+        node().prop_map(Refusal::AlreadyMember),
+        node().prop_map(Refusal::LastVoter),
+        any::<(u32, u32)>().prop_map(|(live, needed)| Refusal::TooFewLive { live, needed }),
+        (node(), number()).prop_map(|(node, behind)| Refusal::NotCaughtUp { node, behind }),
+        node().prop_map(|by| Refusal::AddressTaken { by }),
+        Just(Refusal::Unsound),
+    ]
 }
 
 fn role() -> impl Strategy<Value = Role> {

@@ -9,16 +9,17 @@ use quorumkv_protocol::client::Rule;
 use quorumkv_protocol::peer::{KeyProbe, PeerMessage, ReadSample, ReadSampleReply};
 use quorumkv_protocol::{ErrorCode, NodeId};
 
+use super::Read;
+use super::found::{Found, Rounds, Seen, find_value, value_bytes};
 use super::rule::{self, Answer, Candidate};
-use super::{Found, Read, Rounds, Seen, find_value, value_bytes};
 use crate::effects::{Notice, Reply};
 use crate::replica::Replica;
 use crate::state::StateView;
 use crate::time::Timestamp;
 
 /// Time from one round of sampling to the next: it doubles from the first to the second of these.
-const SHORTEST_ROUND: Duration = Duration::from_millis(10);
-const LONGEST_ROUND: Duration = Duration::from_millis(500);
+pub(super) const SHORTEST_ROUND: Duration = Duration::from_millis(10);
+pub(super) const LONGEST_ROUND: Duration = Duration::from_millis(500);
 
 /// A read in conflict.
 #[derive(Debug)]
@@ -62,14 +63,15 @@ impl<S: StateView> Replica<S> {
     fn ask_on(&mut self, correlation: u64, all: bool) {
         let Some(contested) = self.reader.contested.get(&correlation) else { return };
         let position = contested.candidate.position();
-        for &node in &self.links {
+        let configuration = self.configurations.latest();
+        for &node in self.links.iter().filter(|&&node| configuration.is_voter(node)) {
             let answer = contested.answers.iter().find(|answer| answer.node == node);
             let behind = answer.is_some_and(|answer| answer.standing.last < position);
             if !all && answer.is_some() && !behind {
                 continue;
             }
             let ask = ReadSample {
-                configuration: self.configuration.id,
+                configuration: configuration.id,
                 pass: behind.then_some(position),
                 // The value is always sent along, so whatever becomes the candidate comes with it.
                 keys: vec![KeyProbe { key: contested.read.key.clone(), held: None }],
@@ -91,7 +93,7 @@ impl<S: StateView> Replica<S> {
 
     /// Returns the candidate if the answers by now permit it.
     fn settle(&mut self, correlation: u64) {
-        let quorum = self.configuration.quorum();
+        let quorum = self.configuration().quorum();
         let Some(contested) = self.reader.contested.get(&correlation) else { return };
         if let Some((one, other, entry)) = rule::differing(&contested.answers) {
             let Some(contested) = self.take_contested(correlation) else { return };
@@ -106,7 +108,7 @@ impl<S: StateView> Replica<S> {
 
     /// This node's own log may have moved on: that answers too.
     pub(super) fn drive_contested(&mut self) {
-        if self.reader.contested.is_empty() {
+        if self.reader.contested.is_empty() || !self.is_voter() {
             return;
         }
         let standing = self.standing();
@@ -152,7 +154,7 @@ impl<S: StateView> Replica<S> {
     }
 
     /// The read comes to its end.
-    fn take_contested(&mut self, correlation: u64) -> Option<Contested> {
+    pub(super) fn take_contested(&mut self, correlation: u64) -> Option<Contested> {
         let contested = self.reader.contested.remove(&correlation)?;
         self.reader.held -= contested.held;
         Some(contested)
@@ -160,7 +162,7 @@ impl<S: StateView> Replica<S> {
 
     fn give_up(&mut self, correlation: u64) {
         let Some(contested) = self.take_contested(correlation) else { return };
-        let evidence = Some(contested.evidence(self.configuration.quorum(), self.now, None));
+        let evidence = Some(contested.evidence(self.configuration().quorum(), self.now, None));
         self.finish(
             contested.read.token,
             Reply::Failed { code: ErrorCode::Conflict, differing: None, evidence },
@@ -169,6 +171,11 @@ impl<S: StateView> Replica<S> {
 }
 
 impl Contested {
+    /// The client's read, to begin anew.
+    pub(super) fn into_read(self) -> Read {
+        self.read
+    }
+
     /// Takes in an answer. A higher epoch than the candidate's makes the candidate void.
     fn note(&mut self, answer: Answer) {
         let newer = answer.standing.last.epoch > self.candidate.epoch;

@@ -78,6 +78,14 @@ pub(crate) fn verdict(quorum: usize, candidate: &Candidate, answers: &[Answer]) 
     (votes.count() >= quorum).then_some(Rule::Chosen)
 }
 
+/// Whether an answer shows that the asker's newest configuration `ours` does not count, or not any more: the answering
+/// replica has a newer one; or it has another, and its durable log is better than one that ends with `ours`. Within an
+/// epoch all logs are prefixes of one, so such a log is of a later epoch whose leader did not adopt `ours`, and may have
+/// committed what a quorum of `ours` does not hold.
+pub(crate) fn is_void(ours: EntryId, theirs: EntryId, last: EntryId) -> bool {
+    theirs > ours || (theirs != ours && last > ours)
+}
+
 /// Two members that hold different values under one entry id, if there are any: corruption.
 pub(crate) fn differing(answers: &[Answer]) -> Option<(NodeId, NodeId, EntryId)> {
     let values = || {

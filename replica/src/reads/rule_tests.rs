@@ -1,10 +1,10 @@
-//! The rule itself, and the four nearby rules that are wrong (DESIGN 6).
+//! The rule itself, and nearby rules that are wrong (DESIGN 6).
 //!
 //! Each wrong rule is written down here, and a situation shown in which it returns something that the situation after
 //! it takes back. The sound rule must not, so these tests fail when it is weakened in that way.
 
 use bytes::Bytes;
-use quorumkv_protocol::entry::{Configuration, Member};
+use quorumkv_protocol::membership::{Configuration, Member};
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn knowing(committed: u64, mut answer: Answer) -> Answer {
 /// Members that a read samples among `count`.
 fn quorum_of(count: u64) -> usize {
     let member = |node| Member { node: NodeId::new(node), address: String::new() };
-    Configuration { id: EntryId::ZERO, members: (0..count).map(member).collect() }.quorum()
+    Configuration::first((0..count).map(member).collect()).quorum()
 }
 
 /// What the sound rule says about a sample: the entry and the rule by which it may be returned.
@@ -256,4 +256,42 @@ fn counting_unsettled_logs_returns_what_a_rival_replaces() {
     // Once the opening entry is on a quorum, (1,2) is committed with it.
     let opened = [A, B, C].map(|node| settled(node, id(3, 3), present(id(1, 2))));
     assert_eq!(read(3, &opened), (Some(id(1, 2)), Some(Rule::Chosen)));
+}
+
+#[test]
+fn an_answer_by_a_newer_configuration_voids_the_sample_and_one_by_an_older_does_not() {
+    assert!(is_void(id(1, 3), id(1, 4), id(1, 9)));
+    assert!(
+        is_void(EntryId::ZERO, id(1, 3), id(1, 2)),
+        "it counts though its entry is not durable there yet"
+    );
+    assert!(!is_void(id(1, 3), id(1, 3), id(1, 9)));
+    assert!(!is_void(id(1, 3), EntryId::ZERO, id(1, 2)), "who is behind answers as usual");
+}
+
+/// Wrong rule (e): only a newer configuration voids a sample.
+fn only_newer_voids(ours: EntryId, theirs: EntryId) -> bool {
+    theirs > ours
+}
+
+#[test]
+fn a_majority_of_a_dropped_configuration_misses_what_another_commits() {
+    // A led epoch 1 over A to D and made E a fifth voter by (1,3), which only A and E hold. D leads epoch 2 without that
+    // entry: its opening entry (2,3) is on B, C and D. It made another node the fifth voter by (2,4), and that node, B and
+    // D have committed (2,5), which wrote the key. C has heard of neither, and A, which still counts in its own
+    // configuration, asks C and E.
+    let ours = id(1, 3);
+    let (a, e) = (settled(A, ours, present(id(1, 2))), settled(E, ours, present(id(1, 2))));
+    let c = knowing(3, settled(C, id(2, 3), present(id(1, 2))));
+    assert!(
+        is_void(ours, EntryId::ZERO, c.standing.last),
+        "C's log is better than one with (1,3), and lacks it"
+    );
+    assert!(!only_newer_voids(ours, EntryId::ZERO), "the wrong rule lets it pass");
+    let returned = read(quorum_of(5), &[a, c, e]);
+    assert_eq!(
+        returned,
+        (Some(id(1, 2)), Some(Rule::KnownCommitted)),
+        "and returns the value before the last"
+    );
 }

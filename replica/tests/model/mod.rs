@@ -7,11 +7,15 @@ pub(crate) mod disk;
 pub(crate) mod render;
 pub(crate) mod store;
 
-use quorumkv_protocol::entry::{Configuration, Member};
-use quorumkv_protocol::{EntryId, NodeId};
+use quorumkv_protocol::NodeId;
+use quorumkv_protocol::membership::{Configuration, Member};
 
-/// The configuration of nodes 1 to `count`.
+/// A node with an address that no other has.
+pub(crate) fn member(node: NodeId) -> Member {
+    Member { node, address: format!("node{}:5000", node.get()) }
+}
+
+/// The first configuration of nodes 1 to `count`.
 pub(crate) fn configuration(count: u64) -> Configuration {
-    let member = |node| Member { node: NodeId::new(node), address: format!("node{node}:5000") };
-    Configuration { id: EntryId::ZERO, members: (1..=count).map(member).collect() }
+    Configuration::first((1..=count).map(|node| member(NodeId::new(node))).collect())
 }

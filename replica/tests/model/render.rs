@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use quorumkv_protocol::client::{Evidence, Rule, Write};
 use quorumkv_protocol::entry::{Body, Effect, Entry, Outcome};
+use quorumkv_protocol::membership::{Change, Configuration, Member, Replacement};
 use quorumkv_protocol::peer::{
     Append, AppendReply, KeyAnswer, PeerMessage, Propagate, PropagateReply, SnapshotPosition, Standing, Vote,
     VoteReply,
@@ -45,11 +46,26 @@ fn outcome(outcome: Outcome) -> String {
     }
 }
 
+/// Who votes, who learns, and who is to take whose place.
+pub(crate) fn configuration(configuration: &Configuration) -> String {
+    let nodes =
+        |members: &[Member]| members.iter().map(|member| node(member.node)).collect::<Vec<_>>().join(" ");
+    let mut line = format!("voters {}", nodes(&configuration.voters));
+    if !configuration.learners.is_empty() {
+        line += &format!(", learners {}", nodes(&configuration.learners));
+    }
+    for Replacement { old, new } in &configuration.replacements {
+        line += &format!(", {} replaces {}", node(*new), node(*old));
+    }
+    line
+}
+
 /// An entry's id and what it does.
 pub(crate) fn entry(entry: &Entry) -> String {
     let mut line = id(entry.id);
     match &entry.body {
         Body::Open => line.push_str(" open"),
+        Body::Configure(change) => line += &format!(" {}", configuration(&change.configuration)),
         Body::Write(write) => {
             for effect in &write.effects {
                 match effect {
@@ -111,7 +127,9 @@ fn position(position: &SnapshotPosition) -> String {
 /// A message between nodes.
 pub(crate) fn message(message: &PeerMessage) -> String {
     match message {
-        PeerMessage::Vote(Vote::Lead { epoch: of, .. }) => format!("Lead {}", epoch(*of)),
+        PeerMessage::Vote(Vote::Lead { epoch: of, configuration }) => {
+            format!("Lead {}{}", epoch(*of), by(*configuration))
+        }
         PeerMessage::Vote(Vote::Write(write)) => format!("Write {}", append(write)),
         PeerMessage::VoteReply(VoteReply::Granted { epoch: of, last, committed }) => {
             format!("Granted {}: log to {}, committed {committed}", epoch(*of), id(*last))
@@ -126,11 +144,12 @@ pub(crate) fn message(message: &PeerMessage) -> String {
         PeerMessage::ReadSample(sample) => {
             let keys: Vec<String> = sample.keys.iter().map(|probe| text(&probe.key)).collect();
             let pass = sample.pass.map_or(String::new(), |pass| format!(", when past {}", id(pass)));
-            format!("Sample [{}]{pass}", keys.join(", "))
+            format!("Sample [{}]{pass}{}", keys.join(", "), by(sample.configuration))
         }
         PeerMessage::ReadSampleReply(reply) => {
             let keys: Vec<String> = reply.keys.iter().map(key_answer).collect();
-            format!("Sampled {}: [{}]", standing(&reply.standing), keys.join(", "))
+            let by = by(reply.configuration);
+            format!("Sampled {}: [{}]{by}", standing(&reply.standing), keys.join(", "))
         }
         PeerMessage::Heartbeat(beat) => {
             format!("Heartbeat {}: committed {}, last {}", epoch(beat.epoch), beat.committed, beat.last)
@@ -144,7 +163,13 @@ pub(crate) fn message(message: &PeerMessage) -> String {
             if reply.restoring { ", restoring" } else { "" },
             if reply.disk_full { ", disk full" } else { "" }
         ),
+        PeerMessage::NotMember { since } => format!("NotMember since {}", id(*since)),
     }
+}
+
+/// By which configuration something is said; nothing for the first.
+fn by(configuration: EntryId) -> String {
+    if configuration == EntryId::ZERO { String::new() } else { format!(", members of {}", id(configuration)) }
 }
 
 fn propagate(message: &Propagate) -> String {
@@ -191,6 +216,7 @@ pub(crate) fn reply(reply: &Reply) -> String {
         Reply::Ready => "ready".to_owned(),
         Reply::NotLeader { leader: Some(leader) } => format!("not the leader: that is {}", node(*leader)),
         Reply::NotLeader { leader: None } => "not the leader".to_owned(),
+        Reply::Refused(refusal) => format!("refused: {refusal}"),
         Reply::Failed { code, differing: None, evidence } => format!("failed: {code:?}{}", shown(evidence)),
         Reply::Failed { code, differing: Some((one, other)), .. } => {
             format!("failed: {code:?} between {} and {}", node(*one), node(*other))
@@ -249,10 +275,11 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::Following { epoch: of } => format!("follows {}", epoch(*of)),
         Notice::EpochTooLow { promise } => format!("the epoch is too low: promised {}", epoch(*promise)),
         Notice::Contending { epoch: of } => format!("contends for {}", epoch(*of)),
-        Notice::Promises { epoch: of, granted, members, behind } => {
+        Notice::NotAVoter => "has no vote, so it does not contend".to_owned(),
+        Notice::Promises { epoch: of, granted, voters, behind } => {
             let behind =
                 behind.map_or(String::new(), |(best, by)| format!(", {by} versions behind {}", node(best)));
-            format!("has {granted} of {members} promises for {}{behind}", epoch(*of))
+            format!("has {granted} of {voters} promises for {}{behind}", epoch(*of))
         }
         Notice::Established { epoch: of, opening } => format!("leads {} from {opening} on", epoch(*of)),
         Notice::StoodDown { epoch: of, reason: StoodDown::Fenced { by } } => {
@@ -261,6 +288,9 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::StoodDown { epoch: of, reason: StoodDown::Told } => {
             format!("stood down from {}: told to", epoch(*of))
         }
+        Notice::StoodDown { epoch: of, reason: StoodDown::Removed } => {
+            format!("stood down from {}: removed", epoch(*of))
+        }
         Notice::Unwell(Unwell::NoQuorum { heard, needed }) => format!("is unwell: hears {heard} of {needed}"),
         Notice::Unwell(Unwell::LogStalled(time)) => format!("is unwell: its log stalls for {time:?}"),
         Notice::Diverged { node: other, from } => format!("{} differs after {from}", node(*other)),
@@ -268,6 +298,12 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::Restoring { source } => format!("is restored from {}", node(*source)),
         Notice::Restored { snapshot } => format!("was restored to {}", id(*snapshot)),
         Notice::ReadConflict { rounds } => format!("a read is in conflict, round {rounds}"),
+        Notice::SampleVoid { configuration } => {
+            format!("a sample is void: there are members of {}", id(*configuration))
+        }
+        Notice::Reconfigured { id: by } => format!("the members are those of {}", id(*by)),
+        Notice::ConfigurationCommitted { id: by } => format!("the members of {} are committed", id(*by)),
+        Notice::Removed { since } => format!("was removed by {}", id(*since)),
         Notice::Corruption { differing: (one, other), entry: at } => {
             format!("{} and {} differ at {}", node(*one), node(*other), id(*at))
         }
@@ -292,12 +328,24 @@ pub(crate) fn input(input: &Input) -> String {
         Input::Write { token, request: write, .. } => {
             format!("t{}: {} {}", token.0, request(write.request), wanted(&write.write))
         }
+        Input::Change { token, request: asked, .. } => {
+            format!("t{}: {} {}", token.0, request(asked.request), change(&asked.change))
+        }
         Input::Read { token, key, .. } => format!("t{}: read {}", token.0, text(key)),
         Input::Barrier { token, .. } => format!("t{}: barrier", token.0),
         Input::LogRead { read, entries } => format!("got {} {}", entries.len(), log_read(read)),
         Input::ChunkWritten { snapshot, next } => format!("stored snapshot {} up to {next:?}", id(*snapshot)),
         Input::ChunkRejected { snapshot } => format!("rejected snapshot {}", id(*snapshot)),
         Input::Installed { snapshot } => format!("installed snapshot {}", id(*snapshot)),
+    }
+}
+
+fn change(change: &Change) -> String {
+    match change {
+        Change::AddLearner(new) => format!("add {}", node(new.node)),
+        Change::Promote(learner) => format!("promote {}", node(*learner)),
+        Change::Remove(member) => format!("remove {}", node(*member)),
+        Change::Replace { old, new } => format!("replace {} by {}", node(*old), node(new.node)),
     }
 }
 

@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorumkv_protocol::entry::{Effect, Entry};
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
-use quorumkv_protocol::{EntryId, RequestId, Version};
+use quorumkv_protocol::{EntryId, RequestId, Version, frame};
 use quorumkv_replica::requests::{Known, Requests, Row};
 use quorumkv_replica::{Record, StateView};
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Store {
     pub(crate) applied: EntryId,
     pub(crate) keys: BTreeMap<Bytes, Record>,
+    pub(crate) configuration: Configuration,
     requests: Requests,
     capacity: usize,
 }
@@ -27,6 +29,7 @@ enum Piece {
     Key { key: Bytes, id: EntryId, value: Bytes },
     Result(Row),
     Horizon(Version),
+    Configuration(Configuration),
 }
 
 /// A state that is kept while it is sent.
@@ -42,10 +45,10 @@ pub(crate) struct Staged {
 }
 
 impl Store {
-    /// An empty state that remembers the results of `capacity` requests.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// An empty state of a cluster that began with this configuration. It remembers the results of `capacity` requests.
+    pub(crate) fn new(configuration: Configuration, capacity: usize) -> Self {
         let requests = Requests::with_capacity(capacity);
-        Self { applied: EntryId::ZERO, keys: BTreeMap::new(), requests, capacity }
+        Self { applied: EntryId::ZERO, keys: BTreeMap::new(), configuration, requests, capacity }
     }
 
     pub(crate) fn apply(&mut self, entry: &Entry) {
@@ -61,6 +64,9 @@ impl Store {
                 }
             }
         }
+        if let Some(configuration) = entry.configuration() {
+            self.configuration = configuration.clone();
+        }
         self.requests.apply(entry);
     }
 
@@ -70,15 +76,16 @@ impl Store {
             id: record.id,
             value: record.value.clone(),
         };
-        let horizon = Piece::Horizon(self.requests.horizon());
+        let whole =
+            [Piece::Configuration(self.configuration.clone()), Piece::Horizon(self.requests.horizon())];
         let results = self.requests.rows().map(Piece::Result);
-        let pieces = self.keys.iter().map(key).chain(results).chain([horizon]).collect();
+        let pieces = self.keys.iter().map(key).chain(results).chain(whole).collect();
         Snapshot { id: self.applied, pieces }
     }
 
     /// The state that a complete snapshot describes.
     pub(crate) fn restored(&self, staged: &Staged) -> Self {
-        let mut store = Self::new(self.capacity);
+        let mut store = Self::new(Configuration::UNKNOWN, self.capacity);
         store.applied = staged.snapshot;
         for piece in staged.pieces.iter().cloned() {
             match piece {
@@ -87,6 +94,7 @@ impl Store {
                 }
                 Piece::Result(row) => store.requests.restore_row(row).expect("a snapshot holds a table"),
                 Piece::Horizon(horizon) => store.requests.restore_horizon(horizon),
+                Piece::Configuration(configuration) => store.configuration = configuration,
             }
         }
         store
@@ -102,8 +110,9 @@ impl Snapshot {
     pub(crate) fn chunk(&self, cursor: &[u8], size: usize) -> SnapshotChunk {
         let from = <[u8; 4]>::try_from(cursor).map_or(0, u32::from_be_bytes) as usize;
         let upto = self.pieces.len().min(from + size);
-        let data =
-            Bytes::from(postcard::to_allocvec(&self.pieces[from..upto]).expect("pieces can be encoded"));
+        let mut data = BytesMut::new();
+        frame::encode_body(&&self.pieces[from..upto], &mut data);
+        let data = data.freeze();
         let next = u32::try_from(upto).expect("snapshots are small").to_be_bytes();
         SnapshotChunk {
             position: SnapshotPosition { snapshot: self.id, cursor: Bytes::copy_from_slice(cursor) },
@@ -117,7 +126,7 @@ impl Snapshot {
 impl Staged {
     /// Takes in a chunk. One that does not go on with what is here begins anew.
     pub(crate) fn take(staged: &mut Option<Self>, chunk: &SnapshotChunk) {
-        let pieces: Vec<Piece> = postcard::from_bytes(&chunk.data).expect("a checked chunk can be decoded");
+        let pieces: Vec<Piece> = frame::decode(&chunk.data).expect("a checked chunk can be decoded");
         let snapshot = chunk.position.snapshot;
         match staged {
             Some(staged) if !chunk.position.cursor.is_empty() && staged.snapshot == snapshot => {
@@ -139,6 +148,10 @@ pub(crate) struct Shared(pub(crate) Rc<RefCell<Store>>);
 impl StateView for Shared {
     fn get(&self, key: &[u8]) -> Option<Record> {
         self.0.borrow().keys.get(key).cloned()
+    }
+
+    fn configuration(&self) -> Configuration {
+        self.0.borrow().configuration.clone()
     }
 
     fn lookup(&self, request: RequestId, since: Version) -> Known {

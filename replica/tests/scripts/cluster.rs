@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorumkv_protocol::client::{Write, WriteRequest};
-use quorumkv_protocol::entry::{Configuration, Entry};
+use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member};
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
-use quorumkv_protocol::{ClientId, NodeId, RequestId, Version};
-use quorumkv_replica::{Input, Outgoing, PersistId, Replica, Settings, Task, Timestamp, Token};
+use quorumkv_protocol::{ClientId, EntryId, NodeId, RequestId, Version};
+use quorumkv_replica::{Input, Membership, Outgoing, PersistId, Replica, Settings, Task, Timestamp, Token};
 
-use crate::model::configuration;
 use crate::model::disk::Disk;
 use crate::model::render;
 use crate::model::store::{Shared, Snapshot, Staged, Store};
+use crate::model::{configuration, member};
 
 /// Results of requests that the states remember, and pieces in one chunk of a snapshot.
 const RESULTS: usize = 100;
@@ -34,6 +35,13 @@ pub(crate) enum Ask<'a> {
     Scan,
 }
 
+/// A request that can be sent again.
+#[derive(Clone)]
+enum Asked {
+    Write(WriteRequest),
+    Change(ChangeRequest),
+}
+
 struct Node {
     replica: Replica<Shared>,
     store: Rc<RefCell<Store>>,
@@ -48,11 +56,11 @@ struct Node {
 
 /// All nodes, and the messages between them.
 pub(crate) struct Cluster {
-    configuration: Configuration,
     nodes: BTreeMap<NodeId, Node>,
     messages: BTreeMap<(NodeId, NodeId), VecDeque<PeerEnvelope>>,
     now: Timestamp,
-    asked: Vec<Option<WriteRequest>>,
+    asked: Vec<Option<Asked>>,
+    first: Configuration,
     output: Vec<String>,
 }
 
@@ -62,11 +70,11 @@ fn settings() -> Settings {
 }
 
 impl Node {
-    fn start(id: NodeId, configuration: &Configuration, mut disk: Disk, saved: Store) -> Self {
+    fn start(id: NodeId, mut disk: Disk, saved: Store) -> Self {
         let recovered = disk.recover(saved.applied);
         let store = Rc::new(RefCell::new(saved.clone()));
         let shared = Shared(Rc::clone(&store));
-        let replica = Replica::new(id, configuration.clone(), &recovered, shared, settings());
+        let replica = Replica::new(id, &recovered, shared, settings());
         Self {
             replica,
             store,
@@ -84,17 +92,17 @@ impl Node {
 impl Cluster {
     pub(crate) fn new(count: u64) -> Self {
         let configuration = configuration(count);
-        let start = |member: &quorumkv_protocol::entry::Member| {
-            let node = Node::start(member.node, &configuration, Disk::new(), Store::new(RESULTS));
+        let start = |member: &Member| {
+            let node = Node::start(member.node, Disk::new(), Store::new(configuration.clone(), RESULTS));
             (member.node, node)
         };
-        let nodes = configuration.members.iter().map(start).collect();
+        let nodes = configuration.voters.iter().map(start).collect();
         let mut cluster = Self {
-            configuration,
             nodes,
             messages: BTreeMap::new(),
             now: Timestamp::from_micros(1_000_000),
             asked: Vec::new(),
+            first: configuration,
             output: Vec::new(),
         };
         for one in cluster.members() {
@@ -167,23 +175,51 @@ impl Cluster {
                 return self.input(id, Input::Barrier { token, deadline });
             }
         };
-        let request = RequestId { client: ClientId::new(1), sequence: self.asked.len() as u64 + 1 };
-        self.write(id, WriteRequest { request, floor: 1, since: Version::ZERO, write });
+        let request = self.next_request();
+        self.request(id, Asked::Write(WriteRequest { request, floor: 1, since: Version::ZERO, write }));
+    }
+
+    pub(crate) fn change(&mut self, id: NodeId, change: Change, force: bool) {
+        let (request, since) = (self.next_request(), Version::ZERO);
+        self.request(id, Asked::Change(ChangeRequest { request, floor: 1, since, change, force }));
+    }
+
+    fn next_request(&self) -> RequestId {
+        RequestId { client: ClientId::new(1), sequence: self.asked.len() as u64 + 1 }
+    }
+
+    /// A node that is to be a member: it is started and connected if it was not there.
+    pub(crate) fn newcomer(&mut self, id: NodeId) -> Member {
+        if !self.nodes.contains_key(&id) {
+            let peers = self.members();
+            let store = Store::new(self.first.clone(), RESULTS);
+            self.nodes.insert(id, Node::start(id, Disk::new(), store));
+            for peer in peers {
+                self.connect(peer, id);
+            }
+        }
+        member(id)
     }
 
     /// Sends the request of an earlier token once more.
     pub(crate) fn retry(&mut self, id: NodeId, token: u64) {
         let index = usize::try_from(token - 1).expect("tokens are small");
-        let request = self.asked[index].clone().expect("only writes are retried");
-        self.write(id, request);
+        let request = self.asked[index].clone().expect("reads are not retried");
+        self.request(id, request);
     }
 
-    fn write(&mut self, id: NodeId, request: WriteRequest) {
+    fn request(&mut self, id: NodeId, request: Asked) {
         let (token, deadline) = (self.token(Some(request.clone())), self.now + PATIENCE);
-        self.input(id, Input::Write { token, request, deadline });
+        self.input(
+            id,
+            match request {
+                Asked::Write(request) => Input::Write { token, request, deadline },
+                Asked::Change(request) => Input::Change { token, request, deadline },
+            },
+        );
     }
 
-    fn token(&mut self, request: Option<WriteRequest>) -> Token {
+    fn token(&mut self, request: Option<Asked>) -> Token {
         self.asked.push(request);
         Token(self.asked.len() as u64)
     }
@@ -296,13 +332,23 @@ impl Cluster {
         node.disk.crash(0);
         let peers: Vec<NodeId> =
             self.members().into_iter().filter(|&peer| self.messages.contains_key(&(peer, id))).collect();
-        self.nodes.insert(id, Node::start(id, &self.configuration, node.disk, node.saved));
+        self.nodes.insert(id, Node::start(id, node.disk, node.saved));
         for peer in peers {
             self.messages.remove(&(peer, id));
             self.input(peer, Input::PeerDown(id));
             self.connect(peer, id);
         }
         self.output.push(self.describe_node(id));
+    }
+
+    pub(crate) fn kill(&mut self, id: NodeId) {
+        self.nodes.remove(&id).expect("there is such a node");
+        for peer in self.members() {
+            self.messages.remove(&(id, peer));
+            if self.messages.remove(&(peer, id)).is_some() {
+                self.input(peer, Input::PeerDown(id));
+            }
+        }
     }
 
     /// Lets these nodes, or all, do everything there is to do but wait. Says where they are then.
@@ -344,10 +390,20 @@ impl Cluster {
                 format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(&record.value))
             })
             .collect();
+        let configuration = node.replica.configuration();
+        let role = match status.membership {
+            Membership::Voter if configuration.id == EntryId::ZERO => status.role.name().to_owned(),
+            Membership::Voter => {
+                format!("{} of {}", status.role.name(), render::configuration(configuration))
+            }
+            Membership::Learner => format!("learner of {}", render::configuration(configuration)),
+            Membership::Leaving => format!("{}, leaving", status.role.name()),
+            Membership::Removed { .. } => "removed".to_owned(),
+            Membership::Outsider => "outsider".to_owned(),
+        };
         format!(
-            "{}: {} in {}; log to {}, committed {}, applied {} [{}]",
+            "{}: {role} in {}; log to {}, committed {}, applied {} [{}]",
             render::node(id),
-            status.role.name(),
             render::epoch(status.promise),
             render::id(status.last),
             status.committed,

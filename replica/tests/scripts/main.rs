@@ -21,6 +21,9 @@
 //! disconnect 1 2 | connect 1 2
 //! tick 100ms                  time passes at all nodes
 //! restart 2                   node 2 crashes, loses what it had not synced, and starts again
+//! kill 2                      node 2 is gone for good
+//! add 1 4 | promote 1 4 | remove 1 3 | replace 1 3 by 4 [forced]
+//!                             a client asks node 1 to change the members; a new node is started and connected first
 //! ```
 
 mod cluster;
@@ -32,6 +35,7 @@ use std::time::Duration;
 
 use cluster::{Ask, Cluster};
 use expect_test::expect_file;
+use quorumkv_protocol::membership::Change;
 use quorumkv_protocol::{NodeId, Version};
 use quorumkv_replica::Input;
 
@@ -41,6 +45,17 @@ fn number(word: &str) -> u64 {
 
 fn node(word: &str) -> NodeId {
     NodeId::new(number(word))
+}
+
+/// What a client wants of the members. A node that is to be added is started.
+fn parse_change(cluster: &mut Cluster, change: &str, nodes: &[&str]) -> Change {
+    match (change, nodes) {
+        ("add", [new]) => Change::AddLearner(cluster.newcomer(node(new))),
+        ("promote", [learner]) => Change::Promote(node(learner)),
+        ("remove", [member]) => Change::Remove(node(member)),
+        ("replace", [old, "by", new]) => Change::Replace { old: node(old), new: cluster.newcomer(node(new)) },
+        _ => panic!("there is no change like: {change} {nodes:?}"),
+    }
 }
 
 /// Runs one command; returns what it came to.
@@ -76,6 +91,15 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
         ["connect", one, other] => cluster.connect(node(one), node(other)),
         ["tick", time] => cluster.tick(Duration::from_millis(number(time.trim_end_matches("ms")))),
         ["restart", id] => cluster.restart(node(id)),
+        ["kill", id] => cluster.kill(node(id)),
+        [change @ ("add" | "promote" | "remove" | "replace"), at, rest @ ..] => {
+            let (rest, forced) = match rest {
+                [rest @ .., "forced"] => (rest, true),
+                rest => (rest, false),
+            };
+            let change = parse_change(cluster, change, rest);
+            cluster.change(node(at), change, forced);
+        }
         _ => panic!("there is no command like: {command}"),
     }
     cluster.take_output()

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorumkv_protocol::client::{Write, WriteRequest};
+use quorumkv_protocol::client::{Evidence, Write, WriteRequest};
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{Certainty, ClientId, ErrorCode, NodeId, RequestId, Version};
 use quorumkv_replica::{Input, Reply, Token};
 
 use crate::invariants::history::{History, Seen};
 use crate::model::render;
+use crate::node::Process;
 use crate::world::{Event, World};
 
 /// Sends of one request before a client gives it up.
@@ -120,7 +122,7 @@ impl World {
     }
 
     fn send_request(&mut self, client: u64, what: What, tries: u32) {
-        let members = self.members();
+        let nodes = self.all();
         let leader = self.nodes.iter().find(|(_, node)| {
             node.process.as_ref().is_some_and(|process| {
                 process.replica.status().role == quorumkv_protocol::client::NodeRole::Leader
@@ -129,7 +131,7 @@ impl World {
         let leader = leader.map(|(&id, _)| id);
         // Mostly a client knows who leads, or thinks so; a read goes anywhere.
         let knows = matches!(what, What::Write(_)) && self.chance(3, 4);
-        let Some(node) = leader.filter(|_| knows).or_else(|| self.pick(&members)) else { return };
+        let Some(node) = leader.filter(|_| knows).or_else(|| self.pick(&nodes)) else { return };
         let timeout = self.rng.u64(50_000..1_500_000);
         let transit = if self.chance(1, 30) { self.rng.u64(0..1_000_000) } else { self.rng.u64(100..3_000) };
         let token = self.issue(client, node, what, tries, timeout);
@@ -204,6 +206,9 @@ impl World {
 
     /// A node answered.
     pub(crate) fn client_answered(&mut self, token: Token, reply: Reply) {
+        if self.change_answered(token, &reply) {
+            return;
+        }
         let sent = self.clients.tokens.remove(&token).expect("a request is answered once");
         self.note(|_| format!("client {} hears of t{}: {}", sent.client, token.0, render::reply(&reply)));
         let waits = self.clients.client(sent.client).current == Some(token);
@@ -237,7 +242,11 @@ impl World {
                 }
                 return code == ErrorCode::RequestExpired;
             }
-            (What::Read(key), Reply::Read { value, .. }) => {
+            (What::Read(key), Reply::Read { value, evidence }) => {
+                if let Some(evidence) = &evidence {
+                    let process = self.nodes[&sent.node].process.as_ref().expect("it just answered");
+                    check_evidence(evidence, process);
+                }
                 self.summary.reads += 1;
                 let version = value.as_ref().map_or(Version::ZERO, |value| value.version);
                 let asker = self.clients.client(sent.client);
@@ -259,4 +268,19 @@ impl World {
         client.since = client.since.max(known);
         true
     }
+}
+
+/// A read is decided by what voters said, at least a quorum of them, all of a configuration that counted just now.
+fn check_evidence(evidence: &Evidence, process: &Process) {
+    let fits = |configuration: &Configuration| {
+        evidence.witnesses.iter().all(|witness| configuration.is_voter(witness.node))
+            && evidence.quorum as usize == configuration.quorum()
+            && evidence.witnesses.len() >= configuration.quorum()
+    };
+    let mut counted = process.counted.iter().chain([process.replica.configuration()]);
+    assert!(
+        counted.any(fits),
+        "a read counts others than the voters of {:?}: {evidence:?}",
+        process.replica.configuration()
+    );
 }

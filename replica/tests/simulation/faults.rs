@@ -15,17 +15,23 @@ pub(crate) enum Fault {
     Break,
     SlowDisk,
     Resignation,
+    /// A disk is lost for good.
+    Amnesia,
+    /// Not a fault either: somebody wants to change the members.
+    Change,
     /// Not a fault, but as rare: the state is saved, and the log trimmed below it.
     Save,
 }
 
-const ALL: [Fault; 7] = [
+const ALL: [Fault; 9] = [
     Fault::Election,
     Fault::Crash,
     Fault::Partition,
     Fault::Break,
     Fault::SlowDisk,
     Fault::Resignation,
+    Fault::Amnesia,
+    Fault::Change,
     Fault::Save,
 ];
 
@@ -45,6 +51,8 @@ impl World {
             Fault::Break => plan.breaks,
             Fault::SlowDisk => plan.slow_disks,
             Fault::Resignation => plan.resignations,
+            Fault::Amnesia => plan.amnesias,
+            Fault::Change => plan.changes,
             Fault::Save => Some(plan.saves),
         };
         if let Some(every) = every {
@@ -68,7 +76,7 @@ impl World {
                 }
             }
             Fault::SlowDisk => {
-                let members = self.members();
+                let members = self.all();
                 if let Some(id) = self.pick(&members) {
                     self.node(id).slow = true;
                     let end = self.rng.u64(10_000..1_000_000);
@@ -81,6 +89,8 @@ impl World {
                     self.input(id, Input::StandDown);
                 }
             }
+            Fault::Amnesia => self.lose_a_disk(),
+            Fault::Change => self.wish(),
             Fault::Save => {
                 let running = self.running();
                 if let Some(id) = self.pick(&running) {
@@ -122,7 +132,7 @@ impl World {
     }
 
     fn crash_some(&mut self) {
-        let together = if self.chance(1, 6) { self.plan.nodes } else { 1 };
+        let together = if self.chance(1, 6) { self.nodes.len() } else { 1 };
         for _ in 0..together {
             let running = self.running();
             let Some(id) = self.pick(&running) else { return };
@@ -135,7 +145,7 @@ impl World {
 
     /// Cuts the network in two, or cuts off one node, in both directions or in one.
     fn partition(&mut self) {
-        let members = self.members();
+        let members = self.all();
         let side: Vec<NodeId> = members.iter().copied().filter(|_| self.rng.bool()).collect();
         let one_way = self.rng.bool();
         let mut cut: Vec<Pair> = Vec::new();

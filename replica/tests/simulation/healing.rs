@@ -2,8 +2,9 @@
 
 use quorumkv_protocol::NodeId;
 use quorumkv_protocol::client::NodeRole;
-use quorumkv_replica::{Input, Status};
+use quorumkv_replica::{Input, Membership, Status};
 
+use crate::model::render;
 use crate::world::World;
 
 /// Between two looks at how far the cluster is, in microseconds.
@@ -19,22 +20,21 @@ impl World {
     /// Heals everything, elects one leader, and demands that all agree, all are answered, and new requests succeed.
     pub(crate) fn heal_and_demand_progress(&mut self) {
         self.heal();
-        let members = self.members();
-        let leader = self.pick(&members).expect("there are members");
+        self.elect_a_voter();
         let end = self.now + BOUND;
-        for step in 0.. {
-            if step % PATIENCE == 0 && !self.leads(leader) {
-                let seen = self.statuses().map(|(_, status)| status.highest_seen.counter()).max();
-                self.counter = self.counter.max(seen.unwrap_or(0)) + 1;
-                let counter = self.counter;
-                self.input(leader, Input::Lead { counter });
-            }
+        for step in 1.. {
+            // What was begun before shows its effect before anybody looks.
             self.run_until(self.now + STEP);
-            if self.is_calm(leader) {
-                break;
+            match self.leader() {
+                Some(leader) if self.is_calm(leader) && self.is_linked() => break,
+                // One that was removed, or that others have promised to leave, makes room for another.
+                _ if step % PATIENCE == 0 => self.elect_a_voter(),
+                Some(leader) => self.tidy_up(leader),
+                None => {}
             }
             assert!(self.now < end, "the cluster does not recover: {}", self.describe());
         }
+        let leader = self.leader().expect("it is calm");
         self.demand_service(leader);
         self.invariants.check_agreement(&self.nodes);
     }
@@ -43,39 +43,63 @@ impl World {
         self.healed = true;
         self.network.blocked.clear();
         (self.plan.delayed, self.plan.duplicated) = (0, 0);
-        for id in self.members() {
+        for id in self.all() {
             self.node(id).slow = false;
             self.start(id);
         }
         self.note(|_| "everything heals".to_owned());
     }
 
+    fn elect_a_voter(&mut self) {
+        let votes = |(id, status): (NodeId, Status)| (status.membership == Membership::Voter).then_some(id);
+        let voters: Vec<NodeId> = self.statuses().filter_map(votes).collect();
+        let Some(chosen) = self.pick(&voters) else { return };
+        let seen = self.statuses().map(|(_, status)| status.highest_seen.counter()).max();
+        self.counter = self.counter.max(seen.unwrap_or(0)) + 1;
+        let counter = self.counter;
+        self.input(chosen, Input::Lead { counter });
+    }
+
     fn statuses(&self) -> impl Iterator<Item = (NodeId, Status)> {
         self.nodes.iter().filter_map(|(&id, node)| Some((id, node.process.as_ref()?.replica.status())))
     }
 
-    fn leads(&self, leader: NodeId) -> bool {
-        self.statuses().any(|(id, status)| id == leader && status.role == NodeRole::Leader)
-    }
-
-    /// Whether one leads, all others follow, all have everything and nobody waits. A node that promised a higher epoch,
-    /// and gave that up, does not follow: it will fence the leader.
+    /// Whether one leads, all other members follow, all of them have everything and nobody waits. A node that promised a
+    /// higher epoch, and gave that up, does not follow: it will fence the leader. No replacement is left to be done, no
+    /// member's disk is lost, and nobody believes wrongly that it is a member.
     fn is_calm(&self, leader: NodeId) -> bool {
-        let Some((_, leading)) = self.statuses().find(|(id, _)| *id == leader) else { return false };
+        let Some(process) = &self.nodes[&leader].process else { return false };
+        let (configuration, leading) = (process.replica.configuration(), process.replica.status());
         let agrees = |(id, status): (NodeId, Status)| {
             let role = if id == leader { NodeRole::Leader } else { NodeRole::Follower };
             let follows = status.role == role && status.promise == leading.promise;
             follows && status.last == leading.last && status.applied == leading.last.version
         };
-        self.statuses().all(agrees) && self.clients.unanswered() == 0
+        let is_calm = |(id, status): (NodeId, Status)| match configuration.member(id) {
+            Some(_) => agrees((id, status)),
+            None => status.membership == Membership::Outsider,
+        };
+        configuration.replacements.is_empty()
+            && configuration.members().all(|member| self.nodes[&member.node].process.is_some())
+            && self.statuses().all(is_calm)
+            && self.clients.unanswered() == 0
     }
 
-    /// A write at the leader, and then a read at every node, must succeed.
+    /// Whether all members reach each other.
+    fn is_linked(&self) -> bool {
+        let members = || self.invariants.committed_configuration().members().map(|member| member.node);
+        let reaches = |one, other| one == other || self.network.is_connected((one, other));
+        members().all(|one| members().all(|other| reaches(one, other)))
+    }
+
+    /// A write at the leader, and then a read at every member, must succeed.
     fn demand_service(&mut self, leader: NodeId) {
         let write = self.demand(leader, true);
         self.run_until(self.now + 2_500_000);
         assert!(self.clients.history.has_ended(write), "a write in calm fails: {}", self.describe());
-        let reads: Vec<_> = self.members().into_iter().map(|id| self.demand(id, false)).collect();
+        let members = self.invariants.committed_configuration().members().map(|member| member.node);
+        let members: Vec<NodeId> = members.collect();
+        let reads: Vec<_> = members.into_iter().map(|id| self.demand(id, false)).collect();
         self.run_until(self.now + 2_500_000);
         for read in reads {
             assert!(self.clients.history.has_ended(read), "a read in calm fails: {}", self.describe());
@@ -84,7 +108,11 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        let nodes: Vec<String> = self.statuses().map(|(id, status)| format!("{id}: {status:?}")).collect();
+        let account = |(id, status): (NodeId, Status)| {
+            let configuration = self.configuration_of(id).map(render::configuration);
+            format!("{id}: {status:?} {}", configuration.unwrap_or_default())
+        };
+        let nodes: Vec<String> = self.statuses().map(account).collect();
         format!("{} requests wait\n{}", self.clients.unanswered(), nodes.join("\n"))
     }
 }

@@ -1,8 +1,9 @@
 //! Whole clusters under random faults, from one seed each (docs/simulation.md).
 //!
 //! A run has two phases. First chaos: crashes that lose what was not synced, links that break, partitions, slow disks,
-//! snapshots, and an election that names two leaders at once, or none, or the worst. Then everything heals, and the
-//! cluster must come to agree, answer everybody and serve. The `invariants` hold all the while.
+//! snapshots, an election that names two leaders at once, or none, or the worst, members that come and go, and disks that
+//! are lost. Then everything heals, and the cluster must come to agree, answer everybody and serve. The `invariants` hold
+//! all the while.
 //!
 //! `SEED=n` runs one seed and prints what happens; `SEEDS=n` runs many, from `FIRST` on.
 
@@ -11,6 +12,7 @@ mod faults;
 mod healing;
 mod invariants;
 mod links;
+mod members;
 #[path = "../model/mod.rs"]
 mod model;
 mod network;

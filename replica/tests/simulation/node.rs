@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply, SnapshotChunk, SnapshotPosition};
-use quorumkv_protocol::{EntryId, Epoch, NodeId};
-use quorumkv_replica::{Effects, Input, LogRead, Notice, Outgoing, PersistId, Replica, Task};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
+use quorumkv_replica::{
+    Effects, Input, LogRead, LogRecord, Notice, Outgoing, PersistId, Replica, StoodDown, Task,
+};
 
 use crate::links::Requests;
 use crate::model::disk::Disk;
@@ -28,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// How often it has been started.
     incarnation: u64,
+    /// Whether its disk is lost. It is kept to look at, and the node never starts again.
+    pub(crate) gone: bool,
     /// Whether its disk is slow for a while.
     pub(crate) slow: bool,
     last_sync: u64,
@@ -38,6 +43,10 @@ pub(crate) struct Process {
     pub(crate) replica: Replica<Shared>,
     pub(crate) store: Rc<RefCell<Store>>,
     inbox: Vec<Input>,
+    /// Where the configuration came from that counted last.
+    configured: Version,
+    /// The configurations that votes and samples were counted in when it was last awake; at the end, the last of them.
+    pub(crate) counted: Vec<Configuration>,
     /// Changes of the state, one after the other.
     jobs: VecDeque<Job>,
     /// When the replica hears of the last job that is done: it hears of the next no earlier.
@@ -63,12 +72,13 @@ pub(crate) struct ChunkRequest {
 }
 
 impl Node {
-    pub(crate) fn new(results: usize) -> Self {
+    pub(crate) fn new(saved: Store) -> Self {
         Self {
             disk: Disk::new(),
-            saved: Store::new(results),
+            saved,
             process: None,
             incarnation: 0,
+            gone: false,
             slow: false,
             last_sync: 0,
         }
@@ -87,21 +97,23 @@ impl Node {
 impl World {
     /// Starts a node with what it has on disk.
     pub(crate) fn start(&mut self, id: NodeId) {
-        let (configuration, settings) = (self.configuration.clone(), self.plan.settings.clone());
+        let settings = self.plan.settings.clone();
         let node = self.node(id);
-        if node.process.is_some() {
+        if node.process.is_some() || node.gone {
             return;
         }
         node.incarnation += 1;
         let incarnation = node.incarnation;
         let recovered = node.disk.recover(node.saved.applied);
         let store = Rc::new(RefCell::new(node.saved.clone()));
-        let replica = Replica::new(id, configuration, &recovered, Shared(Rc::clone(&store)), settings);
+        let replica = Replica::new(id, &recovered, Shared(Rc::clone(&store)), settings);
         let promise = replica.status().promise;
         node.process = Some(Process {
             replica,
             store,
             inbox: Vec::new(),
+            configured: Version::ZERO,
+            counted: Vec::new(),
             jobs: VecDeque::new(),
             reported: 0,
             staged: None,
@@ -116,7 +128,7 @@ impl World {
             )
         });
         self.schedule(0, Event::Tick(id, incarnation));
-        for peer in self.members().into_iter().filter(|&peer| peer != id) {
+        for peer in self.all().into_iter().filter(|&peer| peer != id) {
             for pair in [(id, peer), (peer, id)] {
                 let delay = self.rng.u64(100..20_000);
                 self.schedule(delay, Event::Connect(pair));
@@ -136,6 +148,7 @@ impl World {
         self.summary.crashes += 1;
         self.note(|_| format!("{id} crashes; {survivors} unsynced records survive"));
         self.clients.node_died(id);
+        self.members.node_died(id);
         for pair in self.network.pairs() {
             if pair.0 == id || pair.1 == id {
                 self.sever(pair);
@@ -161,13 +174,17 @@ impl World {
         let node = self.node(id);
         let Some(process) = node.process.as_mut().filter(|_| node.incarnation == incarnation) else { return };
         let inbox = std::mem::take(&mut process.inbox);
+        process.counted = vec![process.replica.configuration().clone()];
         for input in &inbox {
             process.replica.handle(now, input.clone());
+            if process.replica.configuration().id != process.counted[process.counted.len() - 1].id {
+                process.counted.push(process.replica.configuration().clone());
+            }
         }
         let effects = process.replica.flush(entropy);
         self.note_step(id, &inbox, &effects);
-        self.carry_out(id, effects);
         self.invariants.look(id, &self.nodes);
+        self.carry_out(id, effects);
     }
 
     fn note_step(&mut self, id: NodeId, inputs: &[Input], effects: &Effects) {
@@ -186,6 +203,13 @@ impl World {
 
     fn carry_out(&mut self, id: NodeId, effects: Effects) {
         let incarnation = self.nodes[&id].incarnation;
+        for record in &effects.log {
+            if let LogRecord::Entry(entry) = record
+                && let Some(configuration) = entry.configuration()
+            {
+                self.members.logs(configuration);
+            }
+        }
         if let Some(batch) = effects.persist {
             let slowness = if self.nodes[&id].slow { 50 } else { 1 };
             let pause = self.rng.u64(50..=self.plan.sync) * slowness;
@@ -211,8 +235,13 @@ impl World {
         for task in effects.tasks {
             self.perform(id, task);
         }
-        for notice in effects.notices {
-            self.heed(id, &notice);
+        for notice in &effects.notices {
+            self.heed(id, notice);
+        }
+        if let Some(Notice::Removed { since }) =
+            effects.notices.iter().find(|notice| matches!(notice, Notice::Removed { .. }))
+        {
+            self.retire(id, *since);
         }
     }
 
@@ -239,13 +268,27 @@ impl World {
                 }
             }
             Notice::Established { epoch, .. } => {
-                self.invariants.established(id, *epoch);
+                self.invariants.established(id, *epoch, &self.nodes);
                 self.summary.epochs += 1;
             }
             Notice::Restored { .. } => self.summary.snapshots += 1,
             Notice::ReadConflict { .. } => self.summary.conflicts += 1,
             Notice::Diverged { .. } => self.summary.diverged += 1,
+            Notice::Unwell(_) => {
+                if self.healed || self.rng.bool() {
+                    self.input(id, Input::StandDown);
+                }
+            }
+            Notice::SampleVoid { .. } => self.summary.voids += 1,
+            Notice::StoodDown { reason: StoodDown::Removed, .. } => self.summary.abdications += 1,
+            Notice::Reconfigured { id: by } => {
+                if let Some(process) = &mut self.node(id).process {
+                    let before = std::mem::replace(&mut process.configured, by.version);
+                    self.summary.dropped += u64::from(by.version < before);
+                }
+            }
             Notice::Promises { behind: Some(_), .. } => self.summary.adopted += 1,
+            Notice::Promises { behind: None, .. } => self.wish_early(id),
             Notice::Absurd { node, what } => panic!("{id} says of {node}: {what}"),
             Notice::Corruption { differing, entry } => {
                 panic!("{id} finds {differing:?} to differ at {entry}")
@@ -253,10 +296,11 @@ impl World {
             Notice::Promised { .. }
             | Notice::Following { .. }
             | Notice::Contending { .. }
-            | Notice::Promises { .. }
-            | Notice::StoodDown { .. }
-            | Notice::Unwell(_)
+            | Notice::StoodDown { reason: StoodDown::Fenced { .. } | StoodDown::Told, .. }
             | Notice::TooFarBehind { .. }
+            | Notice::NotAVoter
+            | Notice::ConfigurationCommitted { .. }
+            | Notice::Removed { .. }
             | Notice::Restoring { .. } => {}
         }
     }

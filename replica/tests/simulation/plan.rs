@@ -40,6 +40,9 @@ pub(crate) struct Plan {
     pub(crate) breaks: Every,
     pub(crate) slow_disks: Every,
     pub(crate) resignations: Every,
+    /// How often the administrator wants to change the members, and how often a disk is lost.
+    pub(crate) changes: Every,
+    pub(crate) amnesias: Every,
     pub(crate) saves: u64,
     /// Whether a save of the state is followed by a trim of the log, in a hundred.
     pub(crate) trims: u64,
@@ -49,7 +52,12 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let nodes = *rng.choice(&[1, 2, 3, 3, 3, 4, 5, 5, 5, 5]).expect("there are choices");
+        let comes_and_goes = rng.bool();
+        // Where members come and go, even numbers are the hardest: two configurations that both follow the same one can have
+        // majorities that do not overlap.
+        let sizes: &[u64] =
+            if comes_and_goes { &[1, 2, 2, 3, 4, 4, 4, 5] } else { &[1, 2, 3, 3, 3, 4, 5, 5, 5, 5] };
+        let nodes = *rng.choice(sizes).expect("there are choices");
         Self {
             nodes,
             chaos: rng.u64(1_000_000..6_000_000),
@@ -72,6 +80,8 @@ impl Plan {
             breaks: sometimes(rng, 20_000..1_000_000),
             slow_disks: sometimes(rng, 200_000..2_000_000),
             resignations: sometimes(rng, 300_000..3_000_000),
+            changes: sometimes(rng, 10_000..800_000).filter(|_| comes_and_goes),
+            amnesias: sometimes(rng, 200_000..3_000_000).filter(|_| comes_and_goes),
             saves: rng.u64(20_000..500_000),
             trims: *rng.choice(&[0, 20, 90]).expect("there are choices"),
             state_outruns_log: rng.bool(),
@@ -106,5 +116,6 @@ fn settings(rng: &mut Rng) -> Settings {
         backlog_bytes: *rng.choice(&[1_000, 5_000, 1 << 20]).expect("there are choices"),
         cache_bytes: *rng.choice(&[0, 1_000, 1 << 20]).expect("there are choices"),
         reads: 64,
+        catch_up: rng.u64(0..20),
     }
 }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use quorumkv_protocol::NodeId;
-use quorumkv_protocol::entry::Configuration;
+use quorumkv_protocol::membership::ChangeRequest;
 use quorumkv_protocol::peer::PeerEnvelope;
 use quorumkv_replica::{Input, LogRead, PersistId, Timestamp, Token};
 
 use crate::clients::Clients;
 use crate::faults::Fault;
 use crate::invariants::Invariants;
+use crate::members::Members;
 use crate::model::configuration;
+use crate::model::store::Store;
 use crate::network::{ConnectionId, Network, Pair, Way};
 use crate::node::{ChunkRequest, Node};
 use crate::plan::Plan;
@@ -55,6 +57,11 @@ pub(crate) enum Event {
     ClientTimeout(Token),
     Fault(Fault),
     Restart(NodeId),
+    /// A new node starts where one has lost its disk.
+    ComeBack(NodeId),
+    /// A node that has no place may ask for one.
+    Rejoin(NodeId),
+    RetryChange(ChangeRequest),
     Unblock(Vec<Pair>),
     QuickDisk(NodeId),
 }
@@ -76,10 +83,18 @@ pub(crate) struct Summary {
     pub(crate) mismatches: u64,
     pub(crate) adopted: u64,
     pub(crate) diverged: u64,
+    pub(crate) changes: u64,
+    pub(crate) refusals: u64,
+    pub(crate) removals: u64,
+    pub(crate) replacements: u64,
+    pub(crate) amnesias: u64,
+    pub(crate) voids: u64,
+    pub(crate) dropped: u64,
+    pub(crate) abdications: u64,
 }
 
 impl Summary {
-    pub(crate) const fn fields(&mut self) -> [&mut u64; 14] {
+    pub(crate) const fn fields(&mut self) -> [&mut u64; 22] {
         [
             &mut self.events,
             &mut self.commits,
@@ -95,6 +110,14 @@ impl Summary {
             &mut self.mismatches,
             &mut self.adopted,
             &mut self.diverged,
+            &mut self.changes,
+            &mut self.refusals,
+            &mut self.removals,
+            &mut self.replacements,
+            &mut self.amnesias,
+            &mut self.voids,
+            &mut self.dropped,
+            &mut self.abdications,
         ]
     }
 
@@ -116,10 +139,10 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) plan: Plan,
     pub(crate) now: u64,
-    pub(crate) configuration: Configuration,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) network: Network,
     pub(crate) clients: Clients,
+    pub(crate) members: Members,
     pub(crate) invariants: Invariants,
     pub(crate) summary: Summary,
     /// The highest epoch counter that the election has given away.
@@ -140,13 +163,14 @@ impl World {
         let mut world = Self {
             now: 0,
             nodes: configuration
-                .members
+                .voters
                 .iter()
-                .map(|member| (member.node, Node::new(plan.results)))
+                .map(|member| (member.node, Node::new(Store::new(configuration.clone(), plan.results))))
                 .collect(),
             network: Network::default(),
             clients: Clients::new(plan.clients),
-            invariants: Invariants::new(configuration.quorum(), plan.results),
+            members: Members::new(configuration.clone()),
+            invariants: Invariants::new(&configuration, plan.results),
             summary: Summary::default(),
             counter: 0,
             healed: false,
@@ -156,7 +180,6 @@ impl World {
             hash: 0xcbf2_9ce4_8422_2325,
             rng,
             plan,
-            configuration,
         };
         world.note(|world| format!("{:?}", world.plan));
         world
@@ -164,7 +187,7 @@ impl World {
 
     /// Runs to the end; returns what happened, and the hash of it if it was traced.
     pub(crate) fn run(mut self) -> (Summary, u64) {
-        for node in self.members() {
+        for node in self.all() {
             self.start(node);
         }
         for client in 0..self.plan.clients {
@@ -176,6 +199,7 @@ impl World {
         self.heal_and_demand_progress();
         self.invariants.check_history(&self.clients.history);
         self.summary.commits = self.invariants.committed_entries();
+        self.summary.replacements = self.invariants.replacements();
         (self.summary, self.hash)
     }
 
@@ -221,6 +245,9 @@ impl World {
             Event::ClientTimeout(token) => self.client_timeout(token),
             Event::Fault(fault) => self.fault(fault),
             Event::Restart(node) => self.start(node),
+            Event::ComeBack(gone) => self.come_back(gone),
+            Event::Rejoin(node) => self.rejoin(node),
+            Event::RetryChange(request) => self.retry_change(request),
             Event::Unblock(pairs) => {
                 for pair in pairs {
                     self.network.blocked.remove(&pair);
@@ -239,15 +266,16 @@ impl World {
         Timestamp::from_micros(self.now)
     }
 
-    pub(crate) fn members(&self) -> Vec<NodeId> {
+    /// Every node that there ever was.
+    pub(crate) fn all(&self) -> Vec<NodeId> {
         self.nodes.keys().copied().collect()
     }
 
     pub(crate) fn node(&mut self, node: NodeId) -> &mut Node {
-        self.nodes.get_mut(&node).expect("only members are spoken of")
+        self.nodes.get_mut(&node).expect("only nodes that there are are spoken of")
     }
 
-    /// Members that run.
+    /// Nodes that run.
     pub(crate) fn running(&self) -> Vec<NodeId> {
         self.nodes.iter().filter(|(_, node)| node.process.is_some()).map(|(&id, _)| id).collect()
     }

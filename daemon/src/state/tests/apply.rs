@@ -186,21 +186,21 @@ fn damage_to_the_directory_is_found() {
     drop(open(dir.path()));
     let current = dir.path().join("CURRENT");
     let good = fs::read_to_string(&current).expect("read");
-    assert_eq!(good, "quorumkv state format 1\n1\n");
+    assert_eq!(good, "quorumkv state format 2\n1\n");
     for bad in [
         "",
         "quorumkv",
-        "quorumkv state format 1\n",
-        "quorumkv state format 1\nx\n",
-        "quorumkv state format 1\n7\n",
+        "quorumkv state format 2\n",
+        "quorumkv state format 2\nx\n",
+        "quorumkv state format 2\n7\n",
     ] {
         fs::write(&current, bad).expect("write");
         assert!(matches!(State::open(dir.path(), options()), Err(OpenStateError::Damaged { .. })), "{bad:?}");
     }
     fs::write(&current, [0xff]).expect("write");
     assert!(matches!(State::open(dir.path(), options()), Err(OpenStateError::Damaged { .. })));
-    fs::write(&current, good.replace("format 1", "format 2")).expect("write");
-    assert!(matches!(State::open(dir.path(), options()), Err(OpenStateError::Format { found: 2 })));
+    fs::write(&current, good.replace("format 2", "format 1")).expect("write");
+    assert!(matches!(State::open(dir.path(), options()), Err(OpenStateError::Format { found: 1 })));
     fs::remove_file(&current).expect("remove");
     assert!(matches!(State::open(dir.path(), options()), Err(OpenStateError::Damaged { .. })));
     fs::write(&current, good).expect("write");
@@ -211,7 +211,7 @@ fn damage_to_the_directory_is_found() {
 fn a_first_start_that_was_interrupted_begins_again() {
     let dir = tempdir().expect("a directory");
     drop(open(dir.path()));
-    fs::write(dir.path().join("CURRENT"), "quorumkv state format 1\n0\n").expect("write");
+    fs::write(dir.path().join("CURRENT"), "quorumkv state format 2\n0\n").expect("write");
     fs::remove_file(dir.path().join("state-1/version")).expect("the database's marker");
     Model::at(0).check(&open(dir.path()));
 }

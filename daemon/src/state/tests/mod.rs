@@ -11,7 +11,8 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use quorumkv_protocol::entry::{Body, Effect, Entry, EvaluatedWrite, Outcome};
+use quorumkv_protocol::entry::{Asked, Body, Effect, Entry, EvaluatedWrite, Outcome, Reconfiguration};
+use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::{ClientId, EntryId, Epoch, NodeId, RequestId, Version};
 use quorumkv_replica::requests::Requests;
 
@@ -25,11 +26,16 @@ fn options() -> Options {
 }
 
 fn open(dir: &Path) -> State {
-    State::open(dir, options()).expect("open the state")
+    let state = State::open(dir, options()).expect("open the state");
+    state.begin_with(&configuration_at(0)).expect("begin");
+    state
 }
 
 /// Epochs change every hundred entries.
 fn id_at(version: u64) -> EntryId {
+    if version == 0 {
+        return EntryId::ZERO;
+    }
     EntryId::new(Epoch::new(1 + version / 100, NodeId::new(9)), Version::new(version))
 }
 
@@ -51,13 +57,19 @@ fn delete(key: impl Into<Bytes>) -> Effect {
     Effect::Delete { key: key.into() }
 }
 
-/// The entry that the test log holds at a version: opening entries, puts, deletes, failed conditions, and several
-/// effects in one.
+fn configuration_at(version: u64) -> Configuration {
+    let member = |node| Member { node: NodeId::new(node), address: format!("n{node}:1") };
+    let voters = (version..=version + version % 3).map(member).collect();
+    Configuration { id: id_at(version), ..Configuration::first(voters) }
+}
+
+/// The entry that the test log holds at a version: opening entries, puts, deletes, failed conditions, several effects
+/// in one, and changes of the members.
 fn entry_at(version: u64) -> Entry {
     let mut random = fastrand::Rng::with_seed(version);
     let key = |random: &mut fastrand::Rng| format!("key-{:03}", random.u32(..200));
     let value = |random: &mut fastrand::Rng| vec![random.u8(..); random.usize(..600)];
-    match random.u32(..10) {
+    match random.u32(..11) {
         0 => Entry { id: id_at(version), body: Body::Open },
         1 => write_entry(version, Vec::new(), Outcome::Mismatch { actual: Version::new(version / 2) }),
         2 => write_entry(version, Vec::new(), Outcome::NotFound),
@@ -66,6 +78,12 @@ fn entry_at(version: u64) -> Entry {
             let key = key(&mut random);
             let effects = vec![put("several", "x"), put(key.clone(), "y"), delete(key), put("several", "z")];
             write_entry(version, effects, Outcome::Applied)
+        }
+        5 => {
+            let request = request_at(version);
+            let asked = version.is_multiple_of(2).then_some(Asked { request, floor: request.sequence });
+            let change = Reconfiguration { asked, configuration: configuration_at(version) };
+            Entry { id: id_at(version), body: Body::Configure(Box::new(change)) }
         }
         _ => {
             let effect = put(key(&mut random), value(&mut random));
@@ -82,18 +100,21 @@ fn entries(versions: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
 struct Model {
     applied: EntryId,
     records: BTreeMap<Bytes, Record>,
+    configuration: Configuration,
     requests: Requests,
 }
 
 impl Model {
     fn at(version: u64) -> Self {
         let mut model = Self {
-            applied: if version == 0 { EntryId::ZERO } else { id_at(version) },
+            applied: id_at(version),
             records: BTreeMap::new(),
+            configuration: configuration_at(0),
             requests: Requests::with_capacity(MAX_RESULTS),
         };
         for entry in entries(1..=version) {
             model.requests.apply(&entry);
+            model.configuration = entry.configuration().cloned().unwrap_or(model.configuration);
             let Body::Write(write) = entry.body else { continue };
             for effect in write.effects {
                 match effect {
@@ -113,6 +134,7 @@ impl Model {
         let view = state.view().expect("view");
         assert_eq!(state.applied(), self.applied);
         assert_eq!(view.applied(), self.applied);
+        assert_eq!(state.configuration(), self.configuration);
         let page = view.scan(b"", None, usize::MAX, usize::MAX).expect("scan");
         assert!(!page.more);
         assert_eq!(page.items, Vec::from_iter(self.records.clone()));

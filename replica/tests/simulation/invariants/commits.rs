@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::entry::{Answered, Entry};
+use quorumkv_protocol::membership::{Configuration, Replacement};
 use quorumkv_protocol::{EntryId, NodeId, RequestId, Version};
 
 use crate::model::store::Store;
@@ -12,16 +13,35 @@ use crate::model::store::Store;
 pub(crate) struct Commits {
     entries: Vec<Arc<Entry>>,
     requests: BTreeMap<RequestId, Version>,
-    results: usize,
+    /// The newest configuration among them, or the first.
+    configuration: Configuration,
+    /// The state before the first entry.
+    empty: Store,
 }
 
 impl Commits {
-    pub(super) const fn new(results: usize) -> Self {
-        Self { entries: Vec::new(), requests: BTreeMap::new(), results }
+    pub(super) fn new(first: Configuration, results: usize) -> Self {
+        let empty = Store::new(first.clone(), results);
+        Self { entries: Vec::new(), requests: BTreeMap::new(), configuration: first, empty }
     }
 
     pub(super) fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
+    }
+
+    pub(super) fn entry(&self, version: Version) -> &Entry {
+        &self.entries[usize::try_from(version.get() - 1).expect("runs are short")]
+    }
+
+    pub(super) const fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// The configuration that this entry, which must be committed, has brought.
+    pub(super) fn configuration_of(&self, id: EntryId) -> &Configuration {
+        let entry = self.entry(id.version);
+        assert_eq!(entry.id, id, "it is not committed");
+        entry.configuration().expect("it has brought a configuration")
     }
 
     /// A node committed this entry. True if it is the first to do so.
@@ -34,17 +54,31 @@ impl Commits {
         assert_eq!(index, self.entries.len(), "{id} commits {} and leaves a gap", entry.id);
         let last = self.entries.last().map_or(EntryId::ZERO, |last| last.id);
         assert!(entry.id.epoch >= last.epoch, "{id} commits {} after {last}", entry.id);
-        if let Body::Write(write) = &entry.body {
-            let before = self.requests.insert(write.request, entry.id.version);
-            assert_eq!(before, None, "request {} is committed again as {}", write.request, entry.id);
+        if let Some(Answered { request, .. }) = entry.answered() {
+            let before = self.requests.insert(request, entry.id.version);
+            assert_eq!(before, None, "request {request} is committed again as {}", entry.id);
+        }
+        if let Some(configuration) = entry.configuration() {
+            self.configuration = configuration.clone();
         }
         self.entries.push(Arc::clone(entry));
         true
     }
 
+    /// How many voters have taken the place of others.
+    pub(super) fn replacements(&self) -> u64 {
+        let configurations: Vec<&Configuration> =
+            self.entries.iter().filter_map(|entry| entry.configuration()).collect();
+        let finished = |before: &Configuration, after: &Configuration| {
+            let is_done = |one: &&Replacement| after.is_voter(one.new) && !after.is_voter(one.old);
+            before.replacements.iter().filter(is_done).count() as u64
+        };
+        configurations.windows(2).map(|pair| finished(pair[0], pair[1])).sum()
+    }
+
     /// The state is what the committed entries up to its version come to.
     pub(super) fn check_state(&self, id: NodeId, store: &Store) {
-        let mut expected = Store::new(self.results);
+        let mut expected = self.empty.clone();
         let applied = usize::try_from(store.applied.version.get()).expect("runs are short");
         for entry in &self.entries[..applied] {
             expected.apply(entry);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{AppendReply, PeerMessage, PropagateReply, VoteReply};
 use quorumkv_protocol::{EntryId, NodeId, Version};
 use quorumkv_replica::Outgoing;
@@ -14,10 +15,14 @@ fn keeps(node: &Node, id: EntryId) -> bool {
     log.holds(id) || id.version <= log.base.version || id.version <= node.saved.applied.version
 }
 
-/// An entry is committed: a crash of everybody would leave a quorum with it.
-pub(super) fn check_quorum(entry: EntryId, quorum: usize, nodes: &BTreeMap<NodeId, Node>) {
-    let durable = nodes.values().filter(|node| keeps(node, entry)).count();
-    assert!(durable >= quorum, "entry {entry} is committed, and only {durable} nodes would keep it");
+/// An entry is committed: a crash of everybody would leave a quorum of the configuration in which votes were counted with
+/// it. A disk that was lost since it was written counts as well.
+pub(super) fn check_quorum(entry: EntryId, configuration: &Configuration, nodes: &BTreeMap<NodeId, Node>) {
+    let durable = configuration.count(|voter| keeps(&nodes[&voter], entry));
+    assert!(
+        durable >= configuration.quorum(),
+        "entry {entry} is committed, and only {durable} voters of {configuration:?} would keep it"
+    );
 }
 
 /// A message says nothing that a crash of its sender would make untrue.
@@ -31,7 +36,13 @@ pub(super) fn check_message(id: NodeId, message: &Outgoing, nodes: &BTreeMap<Nod
         PeerMessage::VoteReply(VoteReply::Write(AppendReply::Accepted { epoch, durable }))
         | PeerMessage::PropagateReply(PropagateReply::Entries(AppendReply::Accepted { epoch, durable })) => {
             let reaches = |version: Version| version <= log.last().version.max(sender.saved.applied.version);
-            assert!(reaches(*durable), "{id} votes for {durable} of {epoch} and would lose it");
+            // What a later leader has replaced since, in the same batch even, is in none of its quorum's logs: the vote that
+            // was given before comes too late to count.
+            let is_replaced = log.promise > *epoch;
+            assert!(
+                reaches(*durable) || is_replaced,
+                "{id} votes for {durable} of {epoch} and would lose it"
+            );
         }
         PeerMessage::ReadSampleReply(reply) => {
             let last = reply.standing.last;
@@ -44,6 +55,7 @@ pub(super) fn check_message(id: NodeId, message: &Outgoing, nodes: &BTreeMap<Nod
         | PeerMessage::PropagateReply(_)
         | PeerMessage::ReadSample(_)
         | PeerMessage::Heartbeat(_)
-        | PeerMessage::HeartbeatReply(_) => {}
+        | PeerMessage::HeartbeatReply(_)
+        | PeerMessage::NotMember { .. } => {}
     }
 }

@@ -104,7 +104,7 @@ impl History {
                         Seen::Read { key, value: None } => {
                             let exists = |version: Version| match &entry_at(log, version).body {
                                 Body::Write(write) => asked.contains_key(&write.request),
-                                Body::Open => true,
+                                Body::Open | Body::Configure(_) => true,
                             };
                             absence(&timeline, key, begun[token])
                                 .filter(|&at| at == begun[token] || exists(at))

@@ -3,13 +3,15 @@
 mod commits;
 mod durability;
 pub(crate) mod history;
+mod membership;
 mod promises;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorumkv_protocol::entry::Entry;
-use quorumkv_protocol::{Epoch, NodeId};
+use quorumkv_protocol::membership::{ChangeRequest, Configuration};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 use quorumkv_replica::Outgoing;
 
 use crate::model::store::Store;
@@ -20,21 +22,27 @@ use promises::Promises;
 
 /// All invariants.
 pub(crate) struct Invariants {
-    quorum: usize,
     commits: Commits,
     promises: Promises,
+    known: membership::Known,
 }
 
 impl Invariants {
-    pub(crate) fn new(quorum: usize, results: usize) -> Self {
-        Self { quorum, commits: Commits::new(results), promises: Promises::default() }
+    pub(crate) fn new(first: &Configuration, results: usize) -> Self {
+        Self {
+            commits: Commits::new(first.clone(), results),
+            promises: Promises::default(),
+            known: membership::Known::default(),
+        }
     }
 
     /// A node decided that these entries are committed.
     pub(crate) fn committed(&mut self, id: NodeId, entries: &[Arc<Entry>], nodes: &BTreeMap<NodeId, Node>) {
         for entry in entries {
+            let before = self.commits.configuration().clone();
             if self.commits.commit(id, entry) {
-                durability::check_quorum(entry.id, self.quorum, nodes);
+                durability::check_quorum(entry.id, counting(id, nodes), nodes);
+                membership::check_step(&before, self.commits.configuration());
             }
         }
     }
@@ -48,6 +56,7 @@ impl Invariants {
     pub(crate) fn sent(&mut self, id: NodeId, message: &Outgoing, nodes: &BTreeMap<NodeId, Node>) {
         self.promises.sent(id, message);
         durability::check_message(id, message, nodes);
+        self.known.sent(id, message);
     }
 
     /// A node has started, with this promise.
@@ -56,23 +65,40 @@ impl Invariants {
     }
 
     /// A node's epoch is established.
-    pub(crate) fn established(&mut self, id: NodeId, epoch: Epoch) {
+    pub(crate) fn established(&mut self, id: NodeId, epoch: Epoch, nodes: &BTreeMap<NodeId, Node>) {
         self.promises.established(id, epoch);
+        membership::check_leader(epoch, counting(id, nodes), nodes);
+    }
+
+    /// A node was told that it belongs to the cluster no longer.
+    pub(crate) fn removed(&self, id: NodeId, since: EntryId) {
+        let configuration = self.commits.configuration_of(since);
+        assert!(configuration.member(id).is_none(), "{id} is told that it was removed by {configuration:?}");
+    }
+
+    /// The administrator was told that his change is made by the entry at this version.
+    pub(crate) fn change_acknowledged(&self, request: &ChangeRequest, version: Version) {
+        let configuration = self.commits.entry(version).configuration();
+        let configuration = configuration.expect("a change of the members came to something else");
+        membership::check_acknowledged(request, configuration);
     }
 
     /// A node has taken in something.
     pub(crate) fn look(&mut self, id: NodeId, nodes: &BTreeMap<NodeId, Node>) {
         let Some(process) = &nodes[&id].process else { return };
         let status = process.replica.status();
+        self.known.look(id, process.replica.configuration());
+        self.known.look(id, process.replica.committed_configuration());
         self.promises.look(id, status.promise);
         assert!(status.applied <= status.committed, "{id} applied more than is committed");
         assert!(status.committed <= status.last.version, "{id} committed more than it has");
     }
 
-    /// All nodes have the same state now: that of everything that was ever committed.
+    /// All members have the same state now: that of everything that was ever committed.
     pub(crate) fn check_agreement(&self, nodes: &BTreeMap<NodeId, Node>) {
-        for (&id, node) in nodes {
-            let process = node.process.as_ref().expect("all nodes run");
+        for member in self.commits.configuration().members() {
+            let id = member.node;
+            let process = nodes[&id].process.as_ref().expect("all members run");
             let store = process.store.borrow();
             assert_eq!(
                 usize::try_from(store.applied.version.get()).ok(),
@@ -90,4 +116,20 @@ impl Invariants {
     pub(crate) fn committed_entries(&self) -> u64 {
         self.commits.entries().len() as u64
     }
+
+    /// How many replacements have come to their end.
+    pub(crate) fn replacements(&self) -> u64 {
+        self.commits.replacements()
+    }
+
+    /// The newest configuration that was ever committed.
+    pub(crate) const fn committed_configuration(&self) -> &Configuration {
+        self.commits.configuration()
+    }
+}
+
+/// The configuration in which a node counted votes when it was last awake.
+fn counting(id: NodeId, nodes: &BTreeMap<NodeId, Node>) -> &Configuration {
+    let process = nodes[&id].process.as_ref().expect("it counts votes");
+    process.counted.last().expect("it was awake")
 }
