@@ -120,6 +120,14 @@ impl Failure {
         self
     }
 
+    /// With what it is part of said first.
+    pub(crate) fn context(mut self, what: &str) -> Self {
+        if let Self::Report(report) = &mut self {
+            report.message = format!("{what}: {}", report.message);
+        }
+        self
+    }
+
     /// With one more member in the JSON object.
     pub(crate) fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
         if let Self::Report(report) = &mut self {

@@ -154,6 +154,9 @@ fn task(command: Command) -> Result<Task, Failure> {
     Ok(match command {
         Command::Put { key, value } => Task::Put { key: key_of(key)?, value: source(value) },
         Command::Get { key, consistency, evidence } => {
+            if evidence && matches!(consistency, Freshness::Local) {
+                return Err(usage("--evidence shows how members agreed, and a local read asks none"));
+            }
             let options = GetOptions { consistency: consistency.into(), evidence };
             Task::Get { key: key_of(key)?, options }
         }
@@ -353,6 +356,10 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         assert_eq!(refused(&["kvctl", "get", ""]), Some(Code::Usage));
+        assert_eq!(
+            refused(&["kvctl", "get", "k", "--evidence", "--consistency", "local"]),
+            Some(Code::Usage)
+        );
         assert_eq!(refused(&["kvctl", "import", "f", "--window", "0"]), Some(Code::Usage));
         assert_eq!(refused(&["kvctl", "bench", "--clients", "0"]), Some(Code::Usage));
         assert_eq!(refused(&["kvctl", "bench", "--seconds", "nan"]), Some(Code::Usage));

@@ -62,7 +62,9 @@ fn misuse(rendered: &str) -> Failure {
     let text = rendered.split("For more information").next().unwrap_or_default();
     let (problem, usage) = text.split_once("Usage: ").unwrap_or((text, ""));
     let failure = Failure::new(Code::Usage, words(problem.trim_start_matches("error: ")));
-    if usage.is_empty() { failure } else { failure.advise(format!("usage: {}", words(usage))) }
+    // Each way to use the command stands on a line of its own.
+    let ways: Vec<_> = usage.lines().map(words).filter(|way| !way.is_empty()).collect();
+    if ways.is_empty() { failure } else { failure.advise(format!("usage: {}", ways.join(", or "))) }
 }
 
 /// Whether a command line that could not be parsed asks for JSON.
@@ -70,7 +72,8 @@ fn json_is_asked_for() -> bool {
     let words: Vec<_> = std::env::args_os().collect();
     let separate =
         |pair: &[std::ffi::OsString]| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json";
-    words.windows(2).any(separate) || words.iter().any(|word| word == "-ojson" || word == "--output=json")
+    let together = ["-ojson", "-o=json", "--output=json"];
+    words.windows(2).any(separate) || words.iter().any(|word| together.iter().any(|asked| word == asked))
 }
 
 fn report(failure: &Failure, format: Format) -> ExitCode {
@@ -97,7 +100,10 @@ mod tests {
     #[test]
     fn a_wrong_command_line_is_told_in_one_line() {
         for (words, parts) in [
-            (&["kvctl", "put"][..], &["<KEY>", "usage: kvctl put"][..]),
+            (
+                &["kvctl", "put"][..],
+                &["<KEY>", "usage: kvctl put", "<VALUE|->, or kvctl put", "--file <FILE>"][..],
+            ),
             (&["kvctl", "putt", "a", "b"], &["'putt'", "'put'", "usage: kvctl"]),
             (&["kvctl", "get", "k", "--consistency", "weak"], &["'weak'", "quorum", "local"]),
             (&["kvctl", "status", "--timeout", "never"], &["'never'", "--timeout"]),

@@ -22,8 +22,8 @@ use crate::output::{Column, Format, Output, number, text};
 
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// After the end, requests in flight may take this long before their clients are given up as errors.
-const DRAIN: Duration = Duration::from_secs(10);
+/// A request in flight at the end ends by its own timeout. Beyond it by this much, it is given up as an error.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// Writes at once while the keys are filled.
 const FILLERS: usize = 256;
@@ -45,13 +45,16 @@ pub(crate) async fn run(
     if arguments.op != Op::Put {
         fill(&clients, &work, invocation.timeout).await?;
     }
-    let measured = measure(&clients, &work, arguments).await;
+    let measured = measure(&clients, &work, arguments, invocation.timeout).await;
     let result = Measurement::new(arguments, &measured);
     show(&result, output)?;
     output.flush()?;
     match measured.last_error {
-        Some(failure) if measured.latencies.is_empty() => Err(failure),
-        Some(_) | None => Ok(()),
+        Some(failure) => {
+            let message = format!("{} operations failed, the last", measured.errors);
+            Err(failure.context(&message).detail("errors", measured.errors))
+        }
+        None => Ok(()),
     }
 }
 
@@ -154,7 +157,12 @@ impl Measured {
     }
 }
 
-async fn measure(clients: &[Client], work: &Arc<Work>, arguments: &BenchArguments) -> Measured {
+async fn measure(
+    clients: &[Client],
+    work: &Arc<Work>,
+    arguments: &BenchArguments,
+    timeout: Duration,
+) -> Measured {
     let phase = Arc::new(Phase(AtomicU8::new(Phase::WARM_UP)));
     let mut tasks = JoinSet::new();
     for task in 0..arguments.clients {
@@ -168,7 +176,7 @@ async fn measure(clients: &[Client], work: &Arc<Work>, arguments: &BenchArgument
     phase.set(Phase::STOP);
     let mut total = Measured::new();
     total.time = begun.elapsed();
-    let drained = tokio::time::timeout(DRAIN, async {
+    let drained = tokio::time::timeout(timeout + DRAIN, async {
         while let Some(ended) = tasks.join_next().await {
             total.add(ended.expect("a client does not panic"));
         }
@@ -180,16 +188,17 @@ async fn measure(clients: &[Client], work: &Arc<Work>, arguments: &BenchArgument
     total
 }
 
-/// One client: asks, waits for the answer, and asks again. What ends after the measurement does not count.
+/// One client: asks, waits for the answer, and asks again. What succeeds after the measurement does not count; what
+/// fails only then does, or a cluster that dies while it is measured would look well.
 async fn closed_loop(client: Client, work: Arc<Work>, phase: Arc<Phase>, mut random: Random) -> Measured {
     let mut measured = Measured::new();
     loop {
-        let begun = Instant::now();
+        let (begun, began_in) = (Instant::now(), phase.get());
+        if began_in == Phase::STOP {
+            return measured;
+        }
         let result = work.call(&client, &mut random).await;
-        let measuring = match phase.get() {
-            Phase::STOP => return measured,
-            phase => phase == Phase::MEASURE,
-        };
+        let (measuring, over) = (phase.get() == Phase::MEASURE, phase.get() == Phase::STOP);
         match result {
             Ok(()) if measuring => {
                 let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -197,8 +206,10 @@ async fn closed_loop(client: Client, work: Arc<Work>, phase: Arc<Phase>, mut ran
             }
             Ok(()) => {}
             Err(failure) => {
-                measured.errors += u64::from(measuring);
-                measured.last_error = Some(failure);
+                if measuring || over {
+                    measured.errors += 1;
+                    measured.last_error = Some(failure);
+                }
                 sleep(PAUSE).await;
             }
         }

@@ -204,3 +204,38 @@ fn a_benchmark_without_a_single_success_says_why() {
     assert_eq!(ran.code, 9, "{}", ran.stderr);
     assert!(ran.stderr.contains("the disk is full"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_benchmark_with_errors_shows_its_figures_and_fails() {
+    let mut asked = 0;
+    let node = FakeNode::scripted(1, move |request| match request {
+        Request::Write(_) => {
+            asked += 1;
+            (asked % 2 == 0).then(|| failed(ErrorCode::DiskFull, "the disk is full"))
+        }
+        _ => None,
+    });
+    let arguments = ["bench", "--op", "put", "--seconds", "0.2", "--clients", "2", "-o", "json"];
+    let ran = kvctl_at(&[&node], &arguments);
+    assert_eq!(ran.code, 9, "{}", ran.stderr);
+    let line: serde_json::Value = serde_json::from_slice(&ran.stdout).expect(&ran.stderr);
+    assert!(line["errors"].as_u64() > Some(0) && line["ops_per_s"].as_f64() > Some(0.0), "{line}");
+    assert!(ran.stderr.contains("operations failed, the last: "), "{}", ran.stderr);
+}
+
+#[test]
+fn a_call_that_hangs_over_the_end_of_a_benchmark_is_an_error() {
+    let node = FakeNode::scripted(1, |request| {
+        if matches!(request, Request::Write(_)) {
+            std::thread::sleep(std::time::Duration::from_secs(60));
+        }
+        None
+    });
+    // The warm-up takes a second, so the deadline of the first call passes after the end.
+    let bench =
+        ["bench", "--op", "put", "--seconds", "0.1", "--clients", "1", "--timeout", "2s", "-o", "json"];
+    let ran = kvctl_at(&[&node], &bench);
+    assert_eq!(ran.code, 7, "{}", ran.stderr);
+    let line: serde_json::Value = serde_json::from_slice(&ran.stdout).expect(&ran.stderr);
+    assert_eq!(line["errors"], 1, "{line}");
+}
