@@ -6,7 +6,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use kvd::config::Config;
 use kvd::config::flags::{Command, CommandLine};
 use kvd::dev::DevFlags;
-use quorumkv_keeper::process::{USAGE, arguments, fail, log_to_stderr, runtime};
+use quorumkv_keeper::process::{USAGE, arguments, fail, log_to_stderr, raise_file_limit, runtime};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,10 +40,23 @@ fn be_a_node(matches: &ArgMatches, stop_with_stdin: bool) -> Result<ExitCode, Ex
     // Of the ZooKeeper client's troubles kvd reports what matters itself.
     log_to_stderr(&config.log, config.log_format, &["kvd", "quorumkv_wal"], &["zookeeper_client"])
         .map_err(|error| usage(&error))?;
+    warn_of_few_files(config.max_connections);
     if stop_with_stdin {
         kvd::dev::stop_with_stdin().map_err(|error| fail(NAME, &format!("cannot start: {error}"), 1))?;
     }
     let ended = runtime(NAME)?.block_on(kvd::run(config));
     ended.map_err(|error| fail(NAME, &error.to_string(), 1))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the system for as many open files as it permits, since each connection is one, and says so if they are too few.
+fn warn_of_few_files(max_connections: usize) {
+    // Besides connections of clients: the log, the state, other nodes, connections that have not said Hello yet.
+    const OTHER_FILES: u64 = 2048;
+    let needed = max_connections as u64 + OTHER_FILES;
+    if let Some(files) = raise_file_limit().filter(|files| *files < needed) {
+        tracing::warn!(
+            "only {files} files may be open, and {needed} may be needed: raise the limit (ulimit -n)"
+        );
+    }
 }

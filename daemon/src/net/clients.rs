@@ -16,6 +16,7 @@ use quorumkv_protocol::{ErrorCode, frame};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, Budget, COALESCED_MESSAGES, Charge, ConnectionError, Reader};
 use super::{Forward, Forwarder};
@@ -27,6 +28,10 @@ const PAGE_BYTES: usize = 4 << 20;
 /// Memory that small requests and the values of answers may take, over all connections, in bytes; and large ones as
 /// much again. Beyond it nothing more is read from clients until something has been answered.
 const CLIENT_MEMORY: usize = 128 << 20;
+
+/// Memory that the values of answers on one connection may take until they are written: who does not collect them must
+/// not take all that there is for others.
+const CONNECTION_MEMORY: usize = CLIENT_MEMORY / 2;
 
 /// Where a request's answer goes. It is sent exactly once.
 #[derive(Debug)]
@@ -44,6 +49,24 @@ struct Place {
     /// The memory that the request takes, and then that which its answer takes.
     charge: Option<Charge>,
     memory: Budget,
+    /// What the answer takes of the memory for this connection.
+    share: Option<Charge>,
+    shares: Budget,
+}
+
+impl Place {
+    /// Takes memory for an answer with values of so many bytes, if there is some.
+    fn charge(&mut self, bytes: usize) -> Result<(), &'static str> {
+        (self.charge, self.share) = (None, None);
+        if bytes > 0 {
+            let share = self.shares.try_charge(bytes);
+            self.share = Some(share.ok_or("too many answers on this connection are not read: try again")?);
+            let charge = self.memory.try_charge(bytes);
+            self.charge =
+                Some(charge.ok_or("too much memory is taken by answers that are not read: try again")?);
+        }
+        Ok(())
+    }
 }
 
 /// An answer on its way. It holds the request's place among those in flight until it is being written, so that the queue
@@ -58,16 +81,9 @@ impl ReplyTo {
     /// Sends the answer; nobody is there to hear it if the connection has ended.
     pub(crate) fn send(self, mut body: Response) {
         let Self { responses, correlation, mut place } = self;
-        place.charge = match value_bytes(&body) {
-            0 => None,
-            bytes => place.memory.try_charge(bytes).or_else(|| {
-                body = failure(
-                    ErrorCode::Overloaded,
-                    "too much memory is taken by answers that are not read: try again",
-                );
-                None
-            }),
-        };
+        if let Err(message) = place.charge(value_bytes(&body)) {
+            body = failure(ErrorCode::Overloaded, message);
+        }
         let response = ResponseEnvelope { correlation, body };
         let _ = responses.try_send(Queued { response, _place: place });
     }
@@ -115,13 +131,14 @@ impl Clients {
         Self { node, forwarder, memory: Budget::new(CLIENT_MEMORY) }
     }
 
-    /// Serves one connection until it ends.
+    /// Serves one connection until it ends, or the node does: then what is answered still goes out.
     pub(crate) async fn serve(
         &self,
         mut reader: Reader,
         writer: OwnedWriteHalf,
         address: SocketAddr,
         forwarded: bool,
+        stop: &CancellationToken,
     ) -> Result<(), ConnectionError> {
         reader.open_up(CLIENT_FRAME_LIMIT, Some(self.memory.clone()));
         let (responses, queue) = channel(Limits::DEFAULT.in_flight as usize);
@@ -135,6 +152,7 @@ impl Clients {
                 read
             }
             written = &mut written => written,
+            () = stop.cancelled() => written.await,
         }
     }
 }
@@ -152,22 +170,28 @@ async fn write(mut writer: OwnedWriteHalf, mut queue: Receiver<Queued>) -> Resul
 impl Session {
     async fn read(&self, mut reader: Reader, responses: Sender<Queued>) -> Result<(), ConnectionError> {
         let in_flight = Arc::new(Semaphore::new(Limits::DEFAULT.in_flight as usize));
+        let shares = Budget::new(CONNECTION_MEMORY);
+        let place = |permit, charge| Place {
+            _permit: permit,
+            charge,
+            memory: self.clients.memory.clone(),
+            share: None,
+            shares: shares.clone(),
+        };
         loop {
             let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(()) };
-            let memory = self.clients.memory.clone();
             let (envelope, charge) = match frames::receive_charged::<RequestEnvelope>(&mut reader).await {
                 Ok(received) => received,
                 Err(error) => {
                     if let ConnectionError::Frame(_) = &error {
                         // No request can be told apart in it, so the answer bears the number that no request has.
-                        let place = Place { _permit: permit, charge: None, memory };
-                        let reply = ReplyTo { responses, correlation: 0, place };
+                        let reply = ReplyTo { responses, correlation: 0, place: place(permit, None) };
                         reply.fail(ErrorCode::Malformed, format!("{error}; the connection is closed"));
                     }
                     return Err(error);
                 }
             };
-            let place = Place { _permit: permit, charge, memory };
+            let place = place(permit, charge);
             let reply = ReplyTo { responses: responses.clone(), correlation: envelope.correlation, place };
             let timeout = Duration::from_millis(u64::from(envelope.timeout_ms));
             self.take(envelope.body, timeout, reply).await;
@@ -233,7 +257,7 @@ impl Session {
                 }));
             }
             Leadership::Following { .. } | Leadership::Unknown => {
-                self.clients.forwarder.forward(Forward::new(request, deadline, reply));
+                self.clients.forwarder.forward(Forward::new(request, deadline, reply, &node.forwarded));
             }
         }
     }

@@ -18,6 +18,8 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ReplyTo;
 use super::frames::{self, ConnectionError, Reader};
@@ -43,11 +45,19 @@ pub(crate) struct Forward {
     reply: ReplyTo,
     /// How many times it was sent: each may have reached a leader.
     sent: u32,
+    /// A node that stops waits for it.
+    _unanswered: TaskTrackerToken,
 }
 
 impl Forward {
-    pub(crate) const fn new(request: WriteRequest, deadline: Instant, reply: ReplyTo) -> Self {
-        Self { request, deadline, reply, sent: 0 }
+    /// A write that has not been sent yet, counted among the `unanswered` ones.
+    pub(crate) fn new(
+        request: WriteRequest,
+        deadline: Instant,
+        reply: ReplyTo,
+        unanswered: &TaskTracker,
+    ) -> Self {
+        Self { request, deadline, reply, sent: 0, _unanswered: unanswered.token() }
     }
 
     /// Answers that the time is up.
@@ -162,7 +172,7 @@ impl Pending {
     async fn take_over(&mut self) -> Result<(), Ended> {
         let mut unanswered: VecDeque<Forward> = std::mem::take(&mut self.forwards).into_values().collect();
         loop {
-            let Forward { request, deadline, reply, sent } = match unanswered.pop_front() {
+            let Forward { request, deadline, reply, sent, .. } = match unanswered.pop_front() {
                 Some(forward) => forward,
                 None => tokio::select! {
                     changed = self.leadership.changed() => return changed.map_err(|_| Ended),

@@ -45,6 +45,9 @@ pub(crate) enum ConnectionError {
     /// Nothing came in time.
     #[error("no Hello came within {HELLO_TIMEOUT:?}")]
     Silent,
+    /// Too many others have not said Hello either, and this one has been silent for longest.
+    #[error("no Hello came before its place was needed for others")]
+    Crowded,
     /// The other side has begun a frame and does not end it, or does not take what it is sent.
     #[error("the connection made no progress for {PROGRESS_TIMEOUT:?}")]
     Stalled,

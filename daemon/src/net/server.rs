@@ -1,5 +1,6 @@
 //! The listener: takes connections, hears who is there, and hands each to whom it concerns.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use quorumkv_protocol::hello::{Hello, HelloReply, Limits, Role, Welcome, negotia
 use quorumkv_protocol::peer::PeerEnvelope;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +22,8 @@ use super::routes::Inbound;
 use super::{Clients, links};
 use crate::shell::Event;
 
-/// Connections that may be saying Hello at the same time; further ones wait to be accepted.
+/// Connections that may be saying Hello at the same time. Beyond it, the one that has been silent for longest is closed,
+/// so that silence keeps nobody out.
 const GREETINGS: usize = 1024;
 
 /// Pause after the system had no file descriptor or memory for another connection.
@@ -32,7 +34,6 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Server {
     clients: Clients,
     connections: Arc<Semaphore>,
-    greetings: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -45,24 +46,22 @@ impl Server {
         stop: CancellationToken,
     ) -> Self {
         let connections = Arc::new(Semaphore::new(max_connections));
-        Self { clients, connections, greetings: Arc::new(Semaphore::new(GREETINGS)), tasks, stop }
+        Self { clients, connections, tasks, stop }
     }
 
     /// Takes connections until the node stops.
     pub(crate) async fn run(self, listener: TcpListener) {
+        let mut greetings = Greetings::default();
         loop {
-            let Ok(greeting) = Arc::clone(&self.greetings).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let server = self.clone();
+                    let (server, greeting) = (self.clone(), greetings.begin());
                     self.tasks.spawn(async move {
-                        let stop = server.stop.clone();
-                        let served = server.serve(stream, address, greeting);
-                        if let Some(Err(error)) = stop.run_until_cancelled(served).await {
+                        if let Err(error) = server.serve(stream, address, greeting).await {
                             tracing::debug!(%address, "connection ended: {error}");
                         }
                     });
@@ -79,10 +78,14 @@ impl Server {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        greeting: tokio::sync::OwnedSemaphorePermit,
+        greeting: Greeting,
     ) -> Result<(), ConnectionError> {
         let (mut reader, mut writer) = frames::split(stream)?;
-        let hello = timeout(HELLO_TIMEOUT, frames::receive::<Hello>(&mut reader)).await;
+        let hello = tokio::select! {
+            hello = timeout(HELLO_TIMEOUT, frames::receive::<Hello>(&mut reader)) => hello,
+            // An error would mean that the listener has ended, and the node with it.
+            _ = greeting => return Err(ConnectionError::Crowded),
+        };
         let hello = match hello.unwrap_or(Err(ConnectionError::Silent)) {
             Ok(hello) => hello,
             Err(error @ ConnectionError::Frame(_)) => {
@@ -92,7 +95,6 @@ impl Server {
             }
             Err(error) => return Err(error),
         };
-        drop(greeting);
         let ours = self.clients.node.cluster();
         let version = match negotiate(&hello, ours) {
             Ok(version) => version,
@@ -113,7 +115,8 @@ impl Server {
                 if let Some((code, message)) = self.objection(node) {
                     return Ok(refuse(&mut writer, code, message).await?);
                 }
-                self.serve_peer(node, &welcome, reader, writer).await
+                let served = self.serve_peer(node, &welcome, reader, writer);
+                self.stop.run_until_cancelled(served).await.unwrap_or(Ok(()))
             }
             Role::Client { .. } | Role::Forwarder { .. } => {
                 let Ok(_connection) = self.connections.try_acquire() else {
@@ -123,7 +126,7 @@ impl Server {
                 };
                 frames::send(&mut writer, &welcome).await?;
                 let forwarded = matches!(hello.role, Role::Forwarder { .. });
-                self.clients.serve(reader, writer, address, forwarded).await
+                self.clients.serve(reader, writer, address, forwarded, &self.stop).await
             }
         }
     }
@@ -162,6 +165,34 @@ impl Server {
     }
 }
 
+/// Tells a connection that has not said Hello that others need its place.
+type Greeting = oneshot::Receiver<()>;
+
+/// The connections that have not said Hello yet, oldest first, among some that have.
+#[derive(Default)]
+struct Greetings(VecDeque<oneshot::Sender<()>>);
+
+impl Greetings {
+    /// One more; if there are too many, the oldest has to go.
+    fn begin(&mut self) -> Greeting {
+        while self.0.front().is_some_and(oneshot::Sender::is_closed) {
+            self.0.pop_front();
+        }
+        if self.0.len() >= GREETINGS {
+            self.0.retain(|greeting| !greeting.is_closed());
+        }
+        if self.0.len() >= GREETINGS
+            && let Some(oldest) = self.0.pop_front()
+        {
+            // It may have said Hello just now: then nobody listens.
+            let _ = oldest.send(());
+        }
+        let (end, greeting) = oneshot::channel();
+        self.0.push_back(end);
+        greeting
+    }
+}
+
 async fn refuse(writer: &mut OwnedWriteHalf, code: ErrorCode, message: String) -> std::io::Result<()> {
     frames::send(writer, &HelloReply::Refused { code, message }).await
 }
@@ -186,5 +217,23 @@ async fn read_requests(
             Ok(_) => return ConnectionError::Refused("it sent a reply where requests are due".to_owned()),
             Err(error) => return error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_keeps_nobody_out_and_costs_those_who_spoke_nothing() {
+        let mut greetings = Greetings::default();
+        let mut silent: Vec<Greeting> = (0..GREETINGS).map(|_| greetings.begin()).collect();
+        // The second says Hello, so that there is room for one more.
+        drop(silent.remove(1));
+        silent.push(greetings.begin());
+        assert!(silent.iter_mut().all(|greeting| greeting.try_recv().is_err()), "nobody has to go yet");
+        silent.push(greetings.begin());
+        assert_eq!(silent[0].try_recv(), Ok(()), "the oldest goes");
+        assert!(silent[1..].iter_mut().all(|greeting| greeting.try_recv().is_err()), "and nobody else");
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) routes: Arc<Routes>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
+    /// Writes that the leader is to answer, and this node is to hand on.
+    pub(crate) forwarded: TaskTracker,
     /// The node has been told to stop.
     pub(crate) stopping: CancellationToken,
     pub(crate) disk_full: AtomicBool,
@@ -107,6 +109,7 @@ impl Node {
             routes: Arc::default(),
             metrics: parts.metrics,
             tasks: parts.tasks,
+            forwarded: TaskTracker::new(),
             stopping: parts.stopping,
             disk_full: AtomicBool::new(false),
             state: parts.state,

@@ -95,7 +95,8 @@ impl Owner {
                 break;
             }
         }
-        while !self.pending.is_empty() && drain_until.is_some_and(|until| until > Instant::now()) {
+        let unanswered = |owner: &Self| !owner.pending.is_empty() || !owner.node.forwarded.is_empty();
+        while unanswered(&self) && drain_until.is_some_and(|until| until > Instant::now()) {
             self.finish(&mut sources).await;
         }
         (self.journal, self.applier)

@@ -1,7 +1,7 @@
 //! Connections whose first frame is no Hello, or one for somebody else.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use quorumkv_protocol::frame::HELLO_FRAME_LIMIT;
@@ -9,12 +9,16 @@ use quorumkv_protocol::hello::{Hello, MAGIC, Role, VersionRange};
 use quorumkv_protocol::{ClusterId, ErrorCode, NodeId};
 use quorumkv_tests::cluster::Cluster;
 use quorumkv_tests::zookeeper::ZooKeeper;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::bystander::Bystander;
-use crate::raw::{Raw, frame_of, framed};
+use crate::raw::{Raw, frame_of, framed, put};
 
 /// Pause between two bytes of somebody who takes his time.
 const DRIP: Duration = Duration::from_millis(100);
+
+/// Who has not said Hello within this time is not waited for.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_say_hello_is_refused_and_disturbs_nobody() -> Result<()> {
@@ -33,6 +37,36 @@ async fn who_does_not_say_hello_is_refused_and_disturbs_nobody() -> Result<()> {
     too_slow(&cluster)?;
     bystander.finish()?;
     Ok(cluster.end().await?)
+}
+
+/// More connections than may be saying Hello at once say nothing: whoever speaks is served, and only they are closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_keeps_nobody_out() -> Result<()> {
+    const SILENT: usize = 1100;
+    allow_open_files(2 * SILENT as u64)?;
+    let zookeeper = ZooKeeper::start(1)?;
+    let cluster = Cluster::builder().start(&zookeeper).await?;
+    let address = cluster.endpoint(0);
+    // Before the first of them has to go for its silence alone, or this shows nothing.
+    let begun = Instant::now();
+    let mut silent = (0..SILENT).map(|_| Raw::connect(address)).collect::<Result<Vec<_>>>()?;
+    Raw::client(address)?.ask(1, put("speaks", "is served"))?;
+    ensure!(begun.elapsed() < HELLO_TIMEOUT, "served only after the first were closed for their silence");
+    silent[0].expect_closed().context("the oldest")?;
+    cluster.client().get("speaks").await?.value.context("the write is there")?;
+    Ok(cluster.end().await?)
+}
+
+/// Lets this process, and those that it starts, open so many files.
+fn allow_open_files(count: u64) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    let current = getrlimit(Resource::Nofile).current;
+    ensure!(
+        current.is_none_or(|files| files >= count),
+        "the system permits {current:?} open files: {count} are needed"
+    );
+    Ok(())
 }
 
 /// First frames that are refused with a word, by name.

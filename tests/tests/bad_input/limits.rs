@@ -112,7 +112,11 @@ async fn those_who_ask_too_much_take_no_memory_from_others() -> Result<()> {
     let mut uncollected = Vec::new();
     for consistency in [Consistency::Local, Consistency::Quorum] {
         for node in 0..cluster.size() {
-            uncollected.push(ask_and_never_collect(cluster.endpoint(node), consistency)?);
+            let raw = ask_and_never_collect(cluster.endpoint(node), consistency)?;
+            if consistency == Consistency::Local {
+                something_large_is_read(&cluster, node).await?;
+            }
+            uncollected.push(raw);
             bystander.is_served()?;
             is_reasonable(&cluster, &before)
                 .with_context(|| format!("{consistency:?} reads never collected at {node}"))?;
@@ -218,6 +222,17 @@ fn two_thousand_in_flight(address: &str) -> Result<()> {
         ensure!(answered.insert(answer.correlation), "{} was answered twice", answer.correlation);
     }
     ensure!(answered.into_iter().eq(1..=REQUESTS), "some were not answered");
+    Ok(())
+}
+
+/// One who does not collect answers leaves memory for those of others. All at once: nobody is told to try again.
+async fn something_large_is_read(cluster: &Cluster, node: usize) -> Result<()> {
+    let mut raw = Raw::client(cluster.endpoint(node))?;
+    for i in 0..BIG_KEYS {
+        let key = format!("big-{i}").into();
+        let answer = raw.ask(i, Request::Get { key, consistency: Consistency::Local, evidence: false })?;
+        ensure!(matches!(answer, Response::Got(_)), "node {node} answered another's question so: {answer:?}");
+    }
     Ok(())
 }
 

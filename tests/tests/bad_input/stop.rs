@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use quorumkv_protocol::ErrorCode;
-use quorumkv_protocol::client::{Request, Response};
+use quorumkv_protocol::client::{Request, RequestEnvelope, Response, ResponseEnvelope};
 use quorumkv_tests::cluster::{Cluster, PATIENCE, kvd_binary, wait_until};
 use quorumkv_tests::zookeeper::{ReservedPort, ZooKeeper};
 use rustix::process::{Pid, Signal, kill_process};
@@ -121,6 +121,42 @@ async fn only_its_own_machine_stops_a_node_unless_permitted() -> Result<()> {
         ensure!(cluster.terminate(node).await?.code() == Some(0), "SIGTERM ends a member well");
     }
     Ok(cluster.end().await?)
+}
+
+/// A node that stops does not leave its clients in doubt about what the leader is about to answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_waits_for_the_writes_that_it_handed_on() -> Result<()> {
+    let zookeeper = ZooKeeper::start(1)?;
+    let cluster = Cluster::builder().proxied().start(&zookeeper).await?;
+    let leader = cluster.leader().await?;
+    let (stops, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    // Of its replicas the leader needs one, and neither has the write yet: one is paused, the other hears nothing.
+    cluster.pause(other)?;
+    cluster.cut(leader, stops).await?;
+    let mut raw = Raw::client(cluster.endpoint(stops))?;
+    raw.send(&RequestEnvelope { correlation: 1, timeout_ms: 30_000, body: put("handed-on", "kept") })?;
+    let leads = async || {
+        let status = cluster.status(leader).await?;
+        ensure!(status.last > status.committed, "nothing waits for votes yet");
+        Ok(())
+    };
+    wait_until(PATIENCE, "the leader has the write", leads).await?;
+    let (ended, resumed) = tokio::join!(cluster.terminate(stops), async {
+        let stopping = async || ensure_contains(&cluster.log(stops)?, "finishes what is under way");
+        wait_until(PATIENCE, "the node is stopping", stopping).await?;
+        cluster.resume(other)
+    });
+    resumed?;
+    ensure!(ended?.code() == Some(0));
+    let answer: ResponseEnvelope = raw.receive()?.context("the connection was closed without an answer")?;
+    ensure!(matches!(answer.body, Response::Written(_)), "answered {answer:?}");
+    cluster.heal_all();
+    Ok(cluster.end().await?)
+}
+
+fn ensure_contains(text: &str, words: &str) -> Result<()> {
+    ensure!(text.contains(words), "{words:?} is not said");
+    Ok(())
 }
 
 /// An address of this machine that is not loopback: the one from which it would reach a network. Nothing is sent.
