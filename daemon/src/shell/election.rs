@@ -163,9 +163,13 @@ impl Election {
         }
     }
 
-    /// A resignation came to its end, one way or the other.
-    pub(super) fn on_resigned(&mut self) {
+    /// A resignation came to its end. One that failed is tried again for as long as this node's znode keeps the place
+    /// of a successor, and this node does not lead with it after all.
+    pub(super) fn on_resigned(&mut self, is_done: bool, status: &Status) {
         self.resigning = false;
+        if !is_done && status.role != NodeRole::Leader {
+            self.resign();
+        }
     }
 
     /// Leaves the election for good, so that a successor takes over at once.
@@ -204,14 +208,15 @@ impl Election {
         }
         let (coordinator, done) = (self.coordinator.clone(), self.done.clone());
         self.node.tasks.spawn(async move {
-            match coordinator.resign(PATIENCE).await {
+            let resigned = coordinator.resign(PATIENCE).await;
+            match &resigned {
                 Ok(()) => tracing::info!("resigned: this node's place in the election is at the tail now"),
                 Err(error) => {
-                    tracing::warn!("cannot resign: {error}");
+                    tracing::warn!("cannot resign yet: {error}");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
-            let _ = done.send(Done::Resigned);
+            let _ = done.send(Done::Resigned(resigned.is_ok()));
         });
     }
 }
@@ -236,3 +241,7 @@ fn describe(unwell: &Unwell) -> String {
         Unwell::LogStalled(time) => format!("the log has not synced for {} ms", time.as_millis()),
     }
 }
+
+#[cfg(test)]
+#[path = "election_tests.rs"]
+mod tests;

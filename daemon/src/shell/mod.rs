@@ -60,8 +60,8 @@ pub(crate) enum Done {
     Installed { snapshot: EntryId },
     /// ZooKeeper allocated an epoch, or did not.
     Epoch(Option<u64>),
-    /// An attempt to resign came to its end.
-    Resigned,
+    /// An attempt to resign came to its end: whether the place in the election was given up.
+    Resigned(bool),
     /// Free space on the disk was looked at.
     DiskFull(bool),
 }

@@ -197,7 +197,7 @@ impl Owner {
                 let order = self.election.on_epoch(counter, &self.replica.status());
                 return self.obey(order);
             }
-            Done::Resigned => return self.election.on_resigned(),
+            Done::Resigned(is_done) => return self.election.on_resigned(is_done, &self.replica.status()),
             Done::DiskFull(full) => {
                 self.note_disk(full);
                 Input::DiskFull(full)

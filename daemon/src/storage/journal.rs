@@ -286,3 +286,7 @@ fn epoch(epoch: wal::Epoch) -> Epoch {
 fn entry_id(mark: wal::Mark) -> EntryId {
     EntryId::new(epoch(mark.epoch), Version::new(mark.version))
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;
