@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-use crate::wire::{Acl, ErrorCode, Id, MAX_PACKET, permission};
+use crate::wire::{Acl, AskedAcl, ErrorCode, Id, MAX_PACKET, permission};
 
 /// In a list that is no longer than this, each entry is compared with those before it.
 const FEW: usize = 8;
@@ -108,28 +108,22 @@ pub fn digest(user_and_password: &str) -> String {
     format!("{user}:{hash}")
 }
 
-/// The list that a znode gets if a caller with the identities `ids` asks for `acl`: without duplicates, and with each
+/// The list that a znode gets if a caller with the identities `ids` asks for `asked`: without duplicates, and with each
 /// entry of the scheme `auth` replaced by the caller's own identities.
 ///
 /// # Errors
 /// [`ErrorCode::InvalidAcl`]: the list is empty, or would be longer than a packet can be; an entry makes no sense, or says
-/// `auth` and the caller has not authenticated.
-pub fn fix(acl: Vec<Acl>, ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
-    match acl.as_slice() {
-        [] => return Err(ErrorCode::InvalidAcl),
-        [entry] if is_valid(&entry.id) => return Ok(acl),
-        _ => {}
+/// `auth` and the caller has not authenticated. [`ErrorCode::MarshallingError`]: a part that is null is needed.
+pub fn fix(asked: Vec<AskedAcl>, ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
+    if asked.is_empty() {
+        return Err(ErrorCode::InvalidAcl);
     }
-    let (mut fixed, mut bytes) = (Vec::with_capacity(acl.len()), 0);
-    let mut seen = HashSet::new();
-    for (index, entry) in acl.iter().enumerate() {
-        let is_known = if acl.len() <= FEW { acl[..index].contains(entry) } else { !seen.insert(entry) };
-        if is_known {
-            continue;
-        }
+    let (mut fixed, mut bytes) = (Vec::with_capacity(asked.len()), 0);
+    for entry in distinct(&asked)? {
         let before = fixed.len();
-        match entry.id.scheme.as_str() {
-            "auth" => {
+        match entry.scheme.as_deref() {
+            None => return Err(ErrorCode::InvalidAcl),
+            Some("auth") => {
                 fixed.extend(
                     ids.iter()
                         .filter(|id| matches!(id.scheme.as_str(), "digest" | "x509"))
@@ -139,8 +133,10 @@ pub fn fix(acl: Vec<Acl>, ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
                     return Err(ErrorCode::InvalidAcl);
                 }
             }
-            _ if is_valid(&entry.id) => fixed.push(entry.clone()),
-            _ => return Err(ErrorCode::InvalidAcl),
+            Some(scheme) => {
+                let id = Id::new(scheme, valid(scheme, entry.id.as_deref())?);
+                fixed.push(Acl { permissions: entry.permissions, id });
+            }
         }
         bytes += fixed[before..].iter().map(|new| new.id.scheme.len() + new.id.id.len() + 12).sum::<usize>();
         if bytes > MAX_PACKET as usize {
@@ -150,15 +146,46 @@ pub fn fix(acl: Vec<Acl>, ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
     Ok(fixed)
 }
 
-fn is_valid(id: &Id) -> bool {
-    match id.scheme.as_str() {
-        "world" => id.id == "anyone",
-        // Two parts, where Java's `split` does not count empty ones at the end.
-        "digest" => id.id.trim_end_matches(':').bytes().filter(|byte| *byte == b':').count() == 1,
-        "ip" => network(&id.id).is_some(),
-        "x509" => !id.id.is_empty(),
-        _ => false,
+/// The entries without those that are equal to an earlier one.
+///
+/// ZooKeeper compares an entry with each before it: permissions, then schemes, then ids. It fails where that takes it to
+/// a part of the entry that is null.
+fn distinct(asked: &[AskedAcl]) -> Result<Vec<&AskedAcl>, ErrorCode> {
+    if asked.len() <= FEW && asked.iter().all(|entry| entry.scheme.is_some() && entry.id.is_some()) {
+        let is_new = |&(index, entry): &(usize, _)| !asked[..index].contains(entry);
+        return Ok(asked.iter().enumerate().filter(is_new).map(|(_, entry)| entry).collect());
     }
+    let (mut permissions, mut schemes, mut seen) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let mut distinct = Vec::with_capacity(asked.len());
+    for entry in asked {
+        let same_permissions = !permissions.insert(entry.permissions);
+        let same_scheme = !schemes.insert((entry.permissions, &entry.scheme));
+        if (entry.scheme.is_none() && same_permissions) || (entry.id.is_none() && same_scheme) {
+            return Err(ErrorCode::MarshallingError);
+        }
+        if seen.insert(entry) {
+            distinct.push(entry);
+        }
+    }
+    Ok(distinct)
+}
+
+/// The id, if it means somebody in its scheme.
+fn valid<'a>(scheme: &str, id: Option<&'a str>) -> Result<&'a str, ErrorCode> {
+    let id = match scheme {
+        "world" | "digest" | "ip" => id.ok_or(ErrorCode::MarshallingError)?,
+        _ => id.unwrap_or_default(),
+    };
+    let is_valid = match scheme {
+        "world" => id == "anyone",
+        // Two parts, where Java's `split` does not count empty ones at the end.
+        "digest" => id.trim_end_matches(':').bytes().filter(|byte| *byte == b':').count() == 1,
+        "ip" => network(id).is_some(),
+        // A distinguished name. ZooKeeper reads it whole; a wrong one means nobody, here as there.
+        "x509" => id.contains('='),
+        _ => false,
+    };
+    if is_valid { Ok(id) } else { Err(ErrorCode::InvalidAcl) }
 }
 
 /// The list as it is shown to whoever has the identities `ids`: without the hashes of passwords, unless they may set it.
@@ -182,6 +209,10 @@ mod tests {
 
     fn acl(permissions: i32, scheme: &str, id: &str) -> Acl {
         Acl { permissions, id: Id::new(scheme, id) }
+    }
+
+    fn fixed(asked: Vec<Acl>, ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
+        fix(asked.into_iter().map(Into::into).collect(), ids)
     }
 
     #[test]
@@ -262,13 +293,13 @@ mod tests {
             Id::new("digest", "v:i"),
         ];
         assert_eq!(
-            fix(vec![acl(1, "auth", "x"), acl(2, "world", "anyone"), acl(1, "auth", "x")], &me),
+            fixed(vec![acl(1, "auth", "x"), acl(2, "world", "anyone"), acl(1, "auth", "x")], &me),
             Ok(vec![acl(1, "digest", "u:h"), acl(1, "digest", "v:i"), acl(2, "world", "anyone")])
         );
         let valid =
             [("digest", ":a"), ("digest", "a:b:"), ("ip", "1.2.3.4/8"), ("ip", "::1/64"), ("x509", "CN=a")];
         for (scheme, id) in valid {
-            assert_eq!(fix(vec![acl(1, scheme, id)], &[]), Ok(vec![acl(1, scheme, id)]), "{scheme} {id}");
+            assert_eq!(fixed(vec![acl(1, scheme, id)], &[]), Ok(vec![acl(1, scheme, id)]), "{scheme} {id}");
         }
         let invalid = [
             ("", ""),
@@ -284,14 +315,59 @@ mod tests {
             ("ip", "1.2.3.4/33"),
             ("ip", "::1/129"),
             ("x509", ""),
+            ("x509", "anyone"),
             ("super", ""),
             ("sasl", "x"),
         ];
         for (scheme, id) in invalid {
             let list = vec![acl(31, "world", "anyone"), acl(1, scheme, id)];
-            assert_eq!(fix(list, &[Id::new("ip", "10.1.2.3")]), Err(ErrorCode::InvalidAcl), "{scheme} {id}");
+            assert_eq!(
+                fixed(list, &[Id::new("ip", "10.1.2.3")]),
+                Err(ErrorCode::InvalidAcl),
+                "{scheme} {id}"
+            );
         }
-        assert_eq!(fix(vec![], &me), Err(ErrorCode::InvalidAcl));
+        assert_eq!(fixed(vec![], &me), Err(ErrorCode::InvalidAcl));
+    }
+
+    /// As Apache ZooKeeper 3.8 answers.
+    #[test]
+    fn what_is_null_is_refused_where_it_is_looked_at() {
+        fn asked(permissions: i32, scheme: Option<&str>, id: Option<&str>) -> AskedAcl {
+            AskedAcl { permissions, scheme: scheme.map(Into::into), id: id.map(Into::into) }
+        }
+        let (invalid, malformed) = (Err(ErrorCode::InvalidAcl), Err(ErrorCode::MarshallingError));
+        let me = [Id::new("digest", "u:h")];
+        let mine = || Ok(vec![acl(31, "digest", "u:h")]);
+        let world = || asked(31, Some("world"), Some("anyone"));
+        let of = |scheme| asked(31, Some(scheme), None);
+        let nobody = |permissions| asked(permissions, None, None);
+        let cases = [
+            (vec![of("auth")], mine()),
+            (vec![nobody(31)], invalid.clone()),
+            (vec![asked(31, None, Some("anyone"))], invalid.clone()),
+            (vec![of("world")], malformed.clone()),
+            (vec![of("digest")], malformed.clone()),
+            (vec![of("ip")], malformed.clone()),
+            (vec![of("x509")], invalid.clone()),
+            (vec![of("super")], invalid.clone()),
+            (vec![of("sasl")], invalid.clone()),
+            (vec![world(), nobody(31)], malformed.clone()),
+            (vec![world(), nobody(1)], invalid.clone()),
+            (vec![nobody(31), world()], invalid.clone()),
+            (vec![nobody(31), nobody(31)], malformed.clone()),
+            (vec![of("auth"), of("auth")], malformed.clone()),
+            (vec![asked(31, Some("auth"), Some("x")), of("auth")], malformed.clone()),
+            (vec![of("x509"), of("digest")], invalid.clone()),
+            (vec![of("digest"), of("x509")], malformed.clone()),
+            (vec![world(), world(), of("world")], malformed),
+        ];
+        for (list, result) in cases {
+            assert_eq!(fix(list.clone(), &me), result, "{list:?}");
+        }
+        assert_eq!(fix(vec![of("auth")], &[]), invalid);
+        let twice = vec![of("auth"), asked(31, Some("auth"), Some("x"))];
+        assert_eq!(fix(twice, &me), Ok(vec![acl(31, "digest", "u:h"), acl(31, "digest", "u:h")]));
     }
 
     #[test]

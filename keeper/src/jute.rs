@@ -98,8 +98,16 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// See [`Self::slice`]; or it is null, or not UTF-8.
     pub fn string(&mut self) -> Result<String, JuteError> {
-        let bytes = self.slice()?.ok_or(JuteError::Null)?;
-        std::str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| JuteError::NotUtf8)
+        self.nullable()?.ok_or(JuteError::Null)
+    }
+
+    /// A string that may be null.
+    ///
+    /// # Errors
+    /// See [`Self::slice`]; or it is not UTF-8.
+    pub fn nullable(&mut self) -> Result<Option<String>, JuteError> {
+        let text = self.slice()?.map(std::str::from_utf8).transpose().map_err(|_| JuteError::NotUtf8)?;
+        Ok(text.map(ToOwned::to_owned))
     }
 
     /// A vector whose elements `read` reads, each of which takes at least four bytes; null becomes the empty one.

@@ -82,8 +82,9 @@ impl Keeper {
                 let zxid = self.propose_for(session, change, Some(asker));
                 Item::Write { zxid, reply: None }
             }
-            // A failed `multi` is answered with success in the header, and with each operation's part in it.
-            Err(rejected) if matches!(shape, Shape::Multi(_)) => {
+            // A failed `multi` is answered with success in the header, and with each operation's part in it, unless it was
+            // not understood.
+            Err(rejected) if !rejected.results.is_empty() => {
                 let results = rejected.results.into_iter().map(OpResult::Error).collect();
                 self.after(Ok(Reply::Multi(results)))
             }

@@ -36,6 +36,10 @@ impl Pending {
                 Ok(change) => changes.push(change),
                 Err(code) => {
                     self.roll_back();
+                    // What could not be understood fails as a whole, as when it is noticed while it is read.
+                    if code == ErrorCode::MarshallingError {
+                        return Err(Rejected { code, results: Vec::new() });
+                    }
                     let mut results = vec![0; changes.len()];
                     results.push(code.number());
                     results.resize(count, ErrorCode::RuntimeInconsistency.number());

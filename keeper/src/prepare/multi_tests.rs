@@ -8,8 +8,8 @@ use crate::acl;
 use crate::storage::Options;
 use crate::txn::{Applied, Change, Outcome, Txn};
 use crate::wire::{
-    Acl, Check, Create, CreateKind, Delete, ErrorCode, EventKind, Id, MAX_PACKET, MultiOp, SetData, Stat,
-    Write,
+    AskedAcl, Check, Create, CreateKind, Delete, ErrorCode, EventKind, Id, MAX_PACKET, MultiOp, SetData,
+    Stat, Write,
 };
 
 #[test]
@@ -93,7 +93,7 @@ fn the_largest_requests_fit_into_one_file_of_the_log() {
     let packet = MAX_PACKET as usize;
     // As many identities as a client can have, as long as they can be.
     let ids: Vec<_> = (0..64).map(|i| Id::new("digest", format!("{i:0>250}:"))).collect();
-    let auth = |permissions| Acl { permissions, id: Id::new("auth", "") };
+    let auth = |permissions| AskedAcl { permissions, scheme: Some("auth".to_owned()), id: None };
     let mut world = World::new();
     let data = |length: usize| Some(Bytes::from(vec![b'x'; length]));
     let most = (1..).take_while(|n| acl::fix((0..*n).map(auth).collect(), &ids).is_ok()).last().expect("one");

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::tests::{World, create};
+use super::tests::{World, asked, create};
 use super::{Pending, Rejected};
 use crate::path;
 use crate::tree::{Node, Tree};
 use crate::txn::Change;
 use crate::wire::{
-    Acl, Check, Create, CreateKind, Delete, EventKind, Id, MultiOp, SetAcl, SetData, Write, permission,
+    AskedAcl, Check, Create, CreateKind, Delete, EventKind, Id, MultiOp, SetAcl, SetData, Write, permission,
 };
 
 /// What happens to a server.
@@ -44,10 +44,11 @@ fn data() -> impl Strategy<Value = Option<Bytes>> {
     prop_oneof![Just(None), "[a-z]{0,5}".prop_map(|text| Some(Bytes::from(text)))]
 }
 
-fn acls() -> impl Strategy<Value = Vec<Acl>> {
-    let read = vec![Acl { permissions: permission::ALL - permission::WRITE, id: Id::anyone() }];
-    let own = vec![Acl { permissions: permission::ALL, id: Id::new("auth", "") }];
-    prop_oneof![12 => Just(Acl::open()), 1 => Just(read), 1 => Just(own), 1 => Just(Vec::new())]
+fn acls() -> impl Strategy<Value = Vec<AskedAcl>> {
+    let read = asked(permission::ALL - permission::WRITE, "world", "anyone");
+    let own = asked(permission::ALL, "auth", "");
+    let null = vec![AskedAcl { permissions: 1, scheme: Some("digest".to_owned()), id: None }];
+    prop_oneof![24 => Just(AskedAcl::open()), 2 => Just(read), 2 => Just(own), 1 => Just(Vec::new()), 1 => Just(null)]
 }
 
 fn creates() -> impl Strategy<Value = Create> {

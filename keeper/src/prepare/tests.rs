@@ -8,8 +8,8 @@ use crate::path;
 use crate::tree::Tree;
 use crate::txn::{Applied, Change, Event, Outcome, Owner, Txn};
 use crate::wire::{
-    Acl, Check, Create, CreateKind, Delete, ErrorCode, EventKind, Id, MultiOp, SetAcl, SetData, Stat, Write,
-    permission,
+    Acl, AskedAcl, Check, Create, CreateKind, Delete, ErrorCode, EventKind, Id, MultiOp, SetAcl, SetData,
+    Stat, Write, permission,
 };
 
 /// A tree, and what is on its way to it.
@@ -87,7 +87,7 @@ pub(super) fn create(path: &str) -> Create {
     Create {
         path: path.to_owned(),
         data: Some(Bytes::from_static(b"data")),
-        acl: Acl::open(),
+        acl: AskedAcl::open(),
         kind: CreateKind::Persistent,
         sequential: false,
         with_stat: false,
@@ -110,7 +110,7 @@ pub(super) fn set(path: &str, data: &'static [u8], version: i32) -> Write {
     Write::SetData(SetData { path: path.to_owned(), data: Some(Bytes::from_static(data)), version })
 }
 
-fn set_acl(path: &str, acl: Vec<Acl>, version: i32) -> Write {
+fn set_acl(path: &str, acl: Vec<AskedAcl>, version: i32) -> Write {
     Write::SetAcl(SetAcl { path: path.to_owned(), acl, version })
 }
 
@@ -118,8 +118,8 @@ fn check(path: &str, version: i32) -> Write {
     Write::Multi(vec![MultiOp::Check(Check { path: path.to_owned(), version })])
 }
 
-fn acl(permissions: i32, scheme: &str, id: &str) -> Vec<Acl> {
-    vec![Acl { permissions, id: Id::new(scheme, id) }]
+pub(super) fn asked(permissions: i32, scheme: &str, id: &str) -> Vec<AskedAcl> {
+    vec![Acl { permissions, id: Id::new(scheme, id) }.into()]
 }
 
 pub(super) fn event(kind: EventKind, path: &str) -> Event {
@@ -190,7 +190,7 @@ fn a_sequence_goes_on_below_zero_as_in_java() {
 fn a_create_is_checked_in_zookeepers_order() {
     let mut world = World::new();
     world.ask(create_as("/e", CreateKind::Ephemeral)).expect("it is new");
-    let closed = Create { acl: acl(permission::READ, "world", "anyone"), ..create("/closed") };
+    let closed = Create { acl: asked(permission::READ, "world", "anyone"), ..create("/closed") };
     world.ask(Write::Create(closed)).expect("it is new");
     let invalid_acl = |path: &str| Write::Create(Create { acl: Vec::new(), ..create(path) });
     let cases = [
@@ -303,20 +303,20 @@ fn an_acl_is_set_by_those_who_may() {
     let cases = [
         (set_acl("", Vec::new(), -1), ErrorCode::BadArguments),
         (set_acl("/no", Vec::new(), -1), ErrorCode::InvalidAcl),
-        (set_acl("/a", acl(31, "auth", ""), -1), ErrorCode::InvalidAcl),
-        (set_acl("/no", Acl::open(), -1), ErrorCode::NoNode),
-        (set_acl(path::CONFIG, Acl::open(), 7), ErrorCode::NoAuth),
-        (set_acl("/a", Acl::open(), 1), ErrorCode::BadVersion),
+        (set_acl("/a", asked(31, "auth", ""), -1), ErrorCode::InvalidAcl),
+        (set_acl("/no", AskedAcl::open(), -1), ErrorCode::NoNode),
+        (set_acl(path::CONFIG, AskedAcl::open(), 7), ErrorCode::NoAuth),
+        (set_acl("/a", AskedAcl::open(), 1), ErrorCode::BadVersion),
     ];
     for (write, code) in cases {
         assert_eq!(world.ask(write.clone()), Err(code), "{write:?}");
     }
     let stat = Stat { aversion: 1, ..world.stat("/a") };
     let applied = Applied { outcome: Outcome::Stat(stat), events: Vec::new() };
-    assert_eq!(world.ask_as(1, &me, set_acl("/a", acl(31, "auth", ""), 0)), Ok(applied));
+    assert_eq!(world.ask_as(1, &me, set_acl("/a", asked(31, "auth", ""), 0)), Ok(applied));
     assert_eq!(
         world.tree.get("/a").map(crate::tree::Node::acl),
-        Some(&acl(31, "digest", &digest("u:p"))[..])
+        Some(&[Acl { permissions: 31, id: Id::new("digest", digest("u:p")) }][..])
     );
 
     for write in [
@@ -324,12 +324,14 @@ fn an_acl_is_set_by_those_who_may() {
         create_as("/a/b", CreateKind::Persistent),
         delete("/a/b", -1),
         check("/a", -1),
-        set_acl("/a", Acl::open(), -1),
+        set_acl("/a", AskedAcl::open(), -1),
     ] {
         assert_eq!(world.ask(write.clone()), Err(ErrorCode::NoAuth), "{write:?}");
     }
     let boss = [Id::new("super", "")];
-    world.ask_as(1, &boss, set_acl("/a", acl(permission::DELETE, "world", "anyone"), 1)).expect("super may");
+    world
+        .ask_as(1, &boss, set_acl("/a", asked(permission::DELETE, "world", "anyone"), 1))
+        .expect("super may");
     world.ask_as(1, &boss, create_as("/a/b", CreateKind::Persistent)).expect("super may");
     // The parent's ACL decides, not the znode's own.
     world.ask(delete("/a/b", -1)).expect("the parent permits it");
@@ -340,7 +342,7 @@ fn an_acl_is_set_by_those_who_may() {
 fn a_pending_acl_counts_already() {
     let mut world = World::new();
     world.create("/a").expect("it is new");
-    world.prepare(1, &[], set_acl("/a", acl(1, "world", "anyone"), 0)).expect("it is permitted");
+    world.prepare(1, &[], set_acl("/a", asked(1, "world", "anyone"), 0)).expect("it is permitted");
     let code = world.prepare(1, &[], set("/a", b"", -1)).map_err(|rejected| rejected.code);
     assert_eq!(code, Err(ErrorCode::NoAuth));
 }
@@ -369,7 +371,7 @@ fn without_room_what_makes_the_data_larger_fails_and_the_rest_goes_on() {
         create_as("/d", CreateKind::Ephemeral),
         sequential("/a/s-"),
         set("/a", b"", -1),
-        set_acl("/a", Acl::open(), -1),
+        set_acl("/a", AskedAcl::open(), -1),
     ] {
         assert_eq!(world.ask(write.clone()), Err(ErrorCode::SystemError), "{write:?}");
     }

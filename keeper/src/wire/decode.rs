@@ -1,7 +1,7 @@
 //! How requests are read.
 
 use super::op;
-use super::records::Acl;
+use super::records::AskedAcl;
 use super::request::{
     Check, Create, CreateKind, Delete, MultiOp, ReadOp, Request, RequestError, RequestHeader, SetAcl,
     SetData, SetWatches, WatchKind, WatchMode, Write,
@@ -88,10 +88,7 @@ fn body(op: i32, decoder: &mut Decoder<'_>) -> Result<Request, RequestError> {
 
 /// The beginning of paths; null stands for any.
 fn prefix(decoder: &mut Decoder<'_>) -> Result<String, JuteError> {
-    match decoder.clone().int()? {
-        -1 => decoder.int().map(|_| String::new()),
-        _ => decoder.string(),
-    }
+    Ok(decoder.nullable()?.unwrap_or_default())
 }
 
 fn path_and_watch(decoder: &mut Decoder<'_>) -> Result<(String, bool), JuteError> {
@@ -105,7 +102,7 @@ fn path_and_int(decoder: &mut Decoder<'_>) -> Result<(String, i32), JuteError> {
 fn create(op: i32, decoder: &mut Decoder<'_>) -> Result<Create, RequestError> {
     let path = decoder.string().of(op)?;
     let data = decoder.buffer().of(op)?;
-    let acl = decoder.vector(Acl::decode).of(op)?;
+    let acl = decoder.vector(AskedAcl::decode).of(op)?;
     let flags = decoder.int().of(op)?;
     let ttl = if op == op::CREATE_TTL { Some(decoder.long().of(op)?) } else { None };
     let kind = match (flags, ttl) {
@@ -127,7 +124,7 @@ fn set_data(decoder: &mut Decoder<'_>) -> Result<SetData, JuteError> {
 }
 
 fn set_acl(decoder: &mut Decoder<'_>) -> Result<SetAcl, JuteError> {
-    Ok(SetAcl { path: decoder.string()?, acl: decoder.vector(Acl::decode)?, version: decoder.int()? })
+    Ok(SetAcl { path: decoder.string()?, acl: decoder.vector(AskedAcl::decode)?, version: decoder.int()? })
 }
 
 fn check(decoder: &mut Decoder<'_>) -> Result<Check, JuteError> {

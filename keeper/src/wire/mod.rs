@@ -12,7 +12,7 @@ mod request;
 mod response;
 
 pub use error::ErrorCode;
-pub use records::{Acl, ConnectRequest, ConnectResponse, EventKind, Id, Stat, permission};
+pub use records::{Acl, AskedAcl, ConnectRequest, ConnectResponse, EventKind, Id, Stat, permission};
 pub use request::{
     Check, Create, CreateKind, Delete, MultiOp, ReadOp, Request, RequestError, RequestHeader, SetAcl,
     SetData, SetWatches, WatchKind, WatchMode, Write,

@@ -23,6 +23,17 @@ pub struct Acl {
     pub id: Id,
 }
 
+/// An entry of a list as a client asks for it; either part of who it means may be null.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct AskedAcl {
+    /// A sum of [`permission`]s.
+    pub permissions: i32,
+    /// A scheme, as in [`Id::scheme`], or `auth`: whoever asks.
+    pub scheme: Option<String>,
+    /// As in [`Id::id`].
+    pub id: Option<String>,
+}
+
 /// The bits of [`Acl::permissions`].
 pub mod permission {
     /// Read data and list children.
@@ -52,10 +63,6 @@ impl Id {
         Self::new("world", "anyone")
     }
 
-    pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, JuteError> {
-        Ok(Self { scheme: decoder.string()?, id: decoder.string()? })
-    }
-
     pub(crate) fn encode(&self, encoder: &mut Encoder<'_>) {
         encoder.string(&self.scheme).string(&self.id);
     }
@@ -68,13 +75,27 @@ impl Acl {
         vec![Self { permissions: permission::ALL, id: Id::anyone() }]
     }
 
-    pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, JuteError> {
-        Ok(Self { permissions: decoder.int()?, id: Id::decode(decoder)? })
-    }
-
     pub(crate) fn encode(&self, encoder: &mut Encoder<'_>) {
         encoder.int(self.permissions);
         self.id.encode(encoder);
+    }
+}
+
+impl AskedAcl {
+    /// Everybody may do everything.
+    #[must_use]
+    pub fn open() -> Vec<Self> {
+        Acl::open().into_iter().map(Into::into).collect()
+    }
+
+    pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, JuteError> {
+        Ok(Self { permissions: decoder.int()?, scheme: decoder.nullable()?, id: decoder.nullable()? })
+    }
+}
+
+impl From<Acl> for AskedAcl {
+    fn from(Acl { permissions, id: Id { scheme, id } }: Acl) -> Self {
+        Self { permissions, scheme: Some(scheme), id: Some(id) }
     }
 }
 

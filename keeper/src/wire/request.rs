@@ -4,7 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::ErrorCode;
-use super::records::Acl;
+use super::records::AskedAcl;
 use crate::jute::JuteError;
 
 /// Begins every request.
@@ -72,7 +72,7 @@ pub struct Create {
     /// What it holds; null stays null, as in ZooKeeper.
     pub data: Option<Bytes>,
     /// Who may do what.
-    pub acl: Vec<Acl>,
+    pub acl: Vec<AskedAcl>,
     /// What it is.
     pub kind: CreateKind,
     /// Whether a number is appended to its name.
@@ -107,7 +107,7 @@ pub struct SetAcl {
     /// Which.
     pub path: String,
     /// Who may do what.
-    pub acl: Vec<Acl>,
+    pub acl: Vec<AskedAcl>,
     /// The version of its ACL, or -1 for any.
     pub version: i32,
 }

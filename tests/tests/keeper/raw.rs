@@ -349,10 +349,10 @@ pub(crate) fn encoded(write: impl FnOnce(&mut Encoder<'_>)) -> Vec<u8> {
     out.to_vec()
 }
 
-/// Permissions, scheme and id.
-pub(crate) type Entry = (i32, String, String);
+/// Permissions, scheme and id; the latter two may be null.
+pub(crate) type Entry = (i32, Option<String>, Option<String>);
 
 /// Everybody may do everything.
 pub(crate) fn open_acl() -> Vec<Entry> {
-    vec![(31, "world".to_owned(), "anyone".to_owned())]
+    vec![(31, Some("world".to_owned()), Some("anyone".to_owned()))]
 }

@@ -52,7 +52,7 @@ fn the_super_user_may_do_everything_and_nobody_else_may() -> Result<()> {
     let keeperd = Keeperd::start(&["--super-digest", "super:lK75jTNcA+U9vtVEw5vB51mj/w4="])?;
     let (mut owner, mut other) = (Session::start(&keeperd.address())?, Session::start(&keeperd.address())?);
     owner.ok(op::AUTH, &body::auth("digest", b"ann:one"))?;
-    let mine = [(31, "auth".to_owned(), String::new())];
+    let mine = [(31, Some("auth".to_owned()), Some(String::new()))];
     owner.ok(op::CREATE, &body::create("/mine", Some(b"secret"), &mine, 0))?;
     let read = body::watched("/mine", false);
     ensure!(other.error(op::GET_DATA, &read)? == -102);

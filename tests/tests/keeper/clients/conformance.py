@@ -18,7 +18,7 @@ from kazoo.exceptions import (
     RolledBackError,
     RuntimeInconsistency,
 )
-from kazoo.security import make_acl, make_digest_acl
+from kazoo.security import CREATOR_ALL_ACL, make_acl, make_digest_acl
 
 HOSTS = sys.argv[1]
 PATIENCE = 30
@@ -126,6 +126,11 @@ def permissions(client, other):
     friend.create("/acl/below")
     raises(NoAuthError, other.get, "/acl/below")
     friend.delete("/acl", recursive=True)
+    # Names no id at all, and means whoever asks.
+    friend.create("/own", b"mine", acl=CREATOR_ALL_ACL)
+    assert friend.get_acls("/own")[0] == [ann], friend.get_acls("/own")
+    raises(NoAuthError, other.get, "/own")
+    friend.delete("/own")
     stop(friend)
 
 

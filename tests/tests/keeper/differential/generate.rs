@@ -158,16 +158,17 @@ impl Generator {
         let mut acl: Vec<Entry> = (0..count).flat_map(|_| self.acl_entry()).collect();
         if self.only.is_some() && !acl.is_empty() {
             // Before 3.9, `exists` needs no permission.
-            acl.push((1, "world".to_owned(), "anyone".to_owned()));
+            acl.push((1, Some("world".to_owned()), Some("anyone".to_owned())));
         }
         acl
     }
 
     fn acl_entry(&mut self) -> Option<Entry> {
-        let entry =
-            |permissions, scheme: &str, id: &str| Some((permissions, scheme.to_owned(), id.to_owned()));
+        let entry = |permissions, scheme: &str, id: &str| {
+            Some((permissions, Some(scheme.to_owned()), Some(id.to_owned())))
+        };
         let permissions = if self.one_in(2) { 31 } else { self.random.i32(0..32) };
-        match self.random.u32(..14) {
+        match self.random.u32(..15) {
             0..4 => entry(permissions, "world", "anyone"),
             4..6 => entry(permissions, "auth", ""),
             6..8 => entry(permissions, "digest", USERS[0].1),
@@ -190,6 +191,19 @@ impl Generator {
                 entry(permissions, scheme, id)
             }
             12 => entry(self.pick(&[-1, 32, 0, 255]), "world", "anyone"),
+            13 => {
+                let schemes = [
+                    Some("auth"),
+                    Some("world"),
+                    Some("digest"),
+                    Some("ip"),
+                    Some("x509"),
+                    Some("sasl"),
+                    None,
+                ];
+                let id = if self.one_in(4) { Some("anyone".to_owned()) } else { None };
+                Some((permissions, self.pick(&schemes).map(ToOwned::to_owned), id))
+            }
             // Leaves the list empty, if there is no other.
             _ => None,
         }

@@ -95,6 +95,9 @@ pub(crate) fn multi(ops: &[(i32, Vec<u8>)]) -> Vec<u8> {
 fn write_acl(e: &mut Encoder<'_>, acl: &[Entry]) {
     e.length(acl.len());
     for (permissions, scheme, id) in acl {
-        e.int(*permissions).string(scheme).string(id);
+        e.int(*permissions);
+        for text in [scheme, id] {
+            e.buffer(text.as_deref().map(str::as_bytes));
+        }
     }
 }
