@@ -114,12 +114,12 @@ pub fn digest(user_and_password: &str) -> String {
 /// # Errors
 /// [`ErrorCode::InvalidAcl`]: the list is empty, or would be longer than a packet can be; an entry makes no sense, or says
 /// `auth` and the caller has not authenticated. [`ErrorCode::MarshallingError`]: a part that is null is needed.
-pub fn fix(asked: Vec<AskedAcl>, ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
+pub fn fix(asked: &[AskedAcl], ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
     if asked.is_empty() {
         return Err(ErrorCode::InvalidAcl);
     }
     let (mut fixed, mut bytes) = (Vec::with_capacity(asked.len()), 0);
-    for entry in distinct(&asked)? {
+    for entry in distinct(asked)? {
         let before = fixed.len();
         match entry.scheme.as_deref() {
             None => return Err(ErrorCode::InvalidAcl),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn fixed(asked: Vec<Acl>, ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
-        fix(asked.into_iter().map(Into::into).collect(), ids)
+        fix(&asked.into_iter().map(Into::into).collect::<Vec<_>>(), ids)
     }
 
     #[test]
@@ -363,11 +363,11 @@ mod tests {
             (vec![world(), world(), of("world")], malformed),
         ];
         for (list, result) in cases {
-            assert_eq!(fix(list.clone(), &me), result, "{list:?}");
+            assert_eq!(fix(&list, &me), result, "{list:?}");
         }
-        assert_eq!(fix(vec![of("auth")], &[]), invalid);
+        assert_eq!(fix(&[of("auth")], &[]), invalid);
         let twice = vec![of("auth"), asked(31, Some("auth"), Some("x"))];
-        assert_eq!(fix(twice, &me), Ok(vec![acl(31, "digest", "u:h"), acl(31, "digest", "u:h")]));
+        assert_eq!(fix(&twice, &me), Ok(vec![acl(31, "digest", "u:h"), acl(31, "digest", "u:h")]));
     }
 
     #[test]

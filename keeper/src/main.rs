@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use quorumkv_keeper::config::Config;
 use quorumkv_keeper::config::flags::Flags;
-use quorumkv_keeper::process::{USAGE, arguments, fail, log_to_stderr, raise_file_limit, runtime};
+use quorumkv_keeper::process::{USAGE, arguments, fail, frugal_runtime, log_to_stderr, raise_file_limit};
 use quorumkv_keeper::server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,7 +32,7 @@ fn start() -> Result<ExitCode, ExitCode> {
         let connections = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
         config.server.limits.connections = config.server.limits.connections.min(connections);
     }
-    let ended = runtime(NAME)?.block_on(run(config));
+    let ended = frugal_runtime(NAME)?.block_on(run(config));
     ended.map_err(|error| fail(NAME, &error, 1))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -36,12 +36,32 @@ pub fn arguments(program: &str, command: Command) -> Result<ArgMatches, ExitCode
     }
 }
 
+/// Up to so many cores, a server whose work meets in one task is faster with all of it on one thread: the log's thread and
+/// the clients have the other core, and nobody waits to be woken (docs/performance.md).
+const FEW_CORES: usize = 2;
+
 /// A runtime with a thread for each core; or else the exit code, with everything said.
 ///
 /// # Errors
 /// The exit code for a system that has no thread to give.
 pub fn runtime(program: &str) -> Result<Runtime, ExitCode> {
-    let runtime = Builder::new_multi_thread().enable_all().build();
+    build(program, Builder::new_multi_thread())
+}
+
+/// The same, but with a single thread where there are few cores.
+///
+/// # Errors
+/// The exit code for a system that has no thread to give.
+pub fn frugal_runtime(program: &str) -> Result<Runtime, ExitCode> {
+    let cores = std::thread::available_parallelism().map_or(FEW_CORES, Into::into);
+    build(
+        program,
+        if cores <= FEW_CORES { Builder::new_current_thread() } else { Builder::new_multi_thread() },
+    )
+}
+
+fn build(program: &str, mut builder: Builder) -> Result<Runtime, ExitCode> {
+    let runtime = builder.enable_all().build();
     runtime.map_err(|error| fail(program, &format!("cannot start: {error}"), 1))
 }
 

@@ -96,7 +96,10 @@ fn the_largest_requests_fit_into_one_file_of_the_log() {
     let auth = |permissions| AskedAcl { permissions, scheme: Some("auth".to_owned()), id: None };
     let mut world = World::new();
     let data = |length: usize| Some(Bytes::from(vec![b'x'; length]));
-    let most = (1..).take_while(|n| acl::fix((0..*n).map(auth).collect(), &ids).is_ok()).last().expect("one");
+    let most = (1..)
+        .take_while(|n| acl::fix(&(0..*n).map(auth).collect::<Vec<_>>(), &ids).is_ok())
+        .last()
+        .expect("one");
     let acl: Vec<_> = (0..most).map(auth).collect();
     let single = Create { data: data(packet - 2_000), acl: acl.clone(), ..create("/a") };
     let change = world.prepare(i64::MAX, &ids, Write::Create(single)).expect("it is valid");

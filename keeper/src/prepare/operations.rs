@@ -34,7 +34,7 @@ impl Pending {
         };
         self.check_session(caller)?;
         check_shape(&path)?;
-        let acl = acl::fix(acl, caller.ids)?;
+        let acl = acl::fix(&acl, caller.ids)?;
         // The root is taken for its own child here, and so is told to exist already.
         let parent_path = path::parent(&path).unwrap_or(path::ROOT);
         let (parent_path, mut parent) = self.look(tree, parent_path).ok_or(ErrorCode::NoNode)?;
@@ -133,7 +133,7 @@ impl Pending {
         let SetAcl { path, acl, version } = set;
         self.check_session(caller)?;
         check_path(&path)?;
-        let acl = acl::fix(acl, caller.ids)?;
+        let acl = acl::fix(&acl, caller.ids)?;
         let (key, mut state) = self.look(tree, &path).ok_or(ErrorCode::NoNode)?;
         check_permission(&state, permission::ADMIN, caller)?;
         check_version(version, state.aversion)?;
