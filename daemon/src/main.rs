@@ -6,7 +6,9 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use kvd::config::Config;
 use kvd::config::flags::{Command, CommandLine};
 use kvd::dev::DevFlags;
-use quorumkv_keeper::process::{USAGE, arguments, fail, log_to_stderr, raise_file_limit, runtime};
+use quorumkv_keeper::process::{
+    USAGE, arguments, fail, log_to_stderr, raise_file_limit, runtime, warn_of_variables,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,6 +42,7 @@ fn be_a_node(matches: &ArgMatches, stop_with_stdin: bool) -> Result<ExitCode, Ex
     // Of the ZooKeeper client's troubles kvd reports what matters itself.
     log_to_stderr(&config.log, config.log_format, &["kvd", "quorumkv_wal"], &["zookeeper_client"])
         .map_err(|error| usage(&error))?;
+    warn_of_variables("KVD_", &CommandLine::command());
     warn_of_few_files(config.max_connections);
     if stop_with_stdin {
         kvd::dev::stop_with_stdin().map_err(|error| fail(NAME, &format!("cannot start: {error}"), 1))?;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use quorumkv_keeper::config::Config;
 use quorumkv_keeper::config::flags::Flags;
-use quorumkv_keeper::process::{USAGE, arguments, fail, frugal_runtime, log_to_stderr, raise_file_limit};
+use quorumkv_keeper::process::{
+    USAGE, arguments, fail, frugal_runtime, log_to_stderr, raise_file_limit, warn_of_variables,
+};
 use quorumkv_keeper::server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -28,6 +30,7 @@ fn start() -> Result<ExitCode, ExitCode> {
     let mut config = Config::from_matches(&matches).map_err(|error| usage(&error.to_string()))?;
     let own = ["keeperd", "quorumkv_keeper", "quorumkv_wal"];
     log_to_stderr(&config.log, config.log_format, &own, &[]).map_err(|error| usage(&error))?;
+    warn_of_variables("KEEPERD_", &Flags::command());
     if let Some(files) = raise_file_limit() {
         let connections = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
         config.server.limits.connections = config.server.limits.connections.min(connections);

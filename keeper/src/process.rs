@@ -10,6 +10,8 @@ use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::config::settings::unknown_variables;
+
 /// The exit code for flags or settings that make no sense.
 pub const USAGE: u8 = 2;
 
@@ -96,6 +98,14 @@ pub fn log_to_stderr(filter: &str, format: LogFormat, own: &[&str], silent: &[&s
         LogFormat::Json => log.json().init(),
     }
     Ok(())
+}
+
+/// Logs which variables of the environment look like settings of this program, and are none.
+pub fn warn_of_variables(prefix: &str, command: &Command) {
+    let environment = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in unknown_variables(prefix, command, environment) {
+        tracing::warn!("the variable {name} means nothing here (see --help)");
+    }
 }
 
 /// In one line what clap says in several paragraphs.

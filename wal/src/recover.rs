@@ -66,7 +66,7 @@ pub enum Damage {
     #[error("an intact record does not follow the ones before it")]
     Contradiction(#[source] InvalidRecord),
     /// The log ends too early.
-    #[error("the log ends at version {last}, but is known to have reached {known_durable}")]
+    #[error("the log ends at {last}, but is known to have reached {known_durable}")]
     TooShort {
         /// The last version recovered.
         last: u64,
@@ -90,7 +90,7 @@ pub enum OpenError {
         reason: Damage,
     },
     /// There is no log, where there must have been one.
-    #[error("no log in {}, though it is known to have reached version {known_durable}", directory.display())]
+    #[error("no log in {}, though it is known to have reached {known_durable}", directory.display())]
     Absent {
         /// The directory.
         directory: PathBuf,
@@ -136,6 +136,21 @@ pub enum OpenError {
     /// A file cannot be read or changed.
     #[error(transparent)]
     Io(#[from] IoError),
+}
+
+impl OpenError {
+    /// Whether something of the log itself is lost, so that only another copy of it can help.
+    #[must_use]
+    pub const fn is_loss(&self) -> bool {
+        match self {
+            Self::Damaged { .. }
+            | Self::Absent { .. }
+            | Self::Missing { .. }
+            | Self::Foreign { .. }
+            | Self::Size { .. } => true,
+            Self::Format { .. } | Self::SegmentBytes { .. } | Self::Io(_) => false,
+        }
+    }
 }
 
 /// An open log, taken apart.

@@ -7,7 +7,7 @@ use clap::Parser;
 use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 
-use super::settings::Time;
+use super::settings::{Time, listed};
 use crate::process::LogFormat;
 
 /// A coordination server that any ZooKeeper client can use.
@@ -62,7 +62,7 @@ pub struct Flags {
     pub super_digest: Option<String>,
     /// Four-letter words that are answered, or * for all [default: srvr]
     #[arg(long = "4lw", env = "KEEPERD_4LW", value_name = "WORD,…")]
-    #[serde(rename = "4lw")]
+    #[serde(rename = "4lw", deserialize_with = "listed")]
     pub four_letter_words: Option<String>,
     /// Most connections from one address; 0 for no bound [default: 60]
     #[arg(long, env = "KEEPERD_MAX_CLIENT_CNXNS", value_name = "N")]
@@ -79,6 +79,9 @@ pub struct Flags {
     /// A snapshot is due after so much log, in KiB [default: 65536]
     #[arg(long, env = "KEEPERD_SNAPSHOT_KIB", value_name = "KIB")]
     pub snapshot_kib: Option<u64>,
+    /// What makes the data larger is refused while the disk has less than this free, in MiB [default: 128]
+    #[arg(long, env = "KEEPERD_MIN_FREE_MIB", value_name = "MIB")]
+    pub min_free_mib: Option<u64>,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,quorumkv_keeper::server=debug [default: info]
     #[arg(long, env = "KEEPERD_LOG", value_name = "FILTER")]
     pub log: Option<String>,

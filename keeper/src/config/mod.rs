@@ -103,6 +103,8 @@ fn server_config(flags: Flags) -> Result<server::Config, ConfigError> {
     in_range("snapshot-txns", "at least 1", snapshot_txns > 0)?;
     let snapshot_kib = flags.snapshot_kib.unwrap_or(64 << 10);
     in_range("snapshot-kib", "1 to 1073741824", (1..=1 << 30).contains(&snapshot_kib))?;
+    let min_free_mib = flags.min_free_mib.unwrap_or(128);
+    in_range("min-free-mib", "0 to 1073741824", (0..=1 << 30).contains(&min_free_mib))?;
     let data_dir = flags.data_dir.ok_or(ConfigError::NoDataDir)?;
     // What is told of it (`conf`, the log) can be used from anywhere. Only an empty path cannot be completed.
     let data_dir = std::path::absolute(&data_dir).map_err(|_| ConfigError::NoDataDir)?;
@@ -125,6 +127,7 @@ fn server_config(flags: Flags) -> Result<server::Config, ConfigError> {
         storage: storage::Options {
             snapshot_txns,
             snapshot_bytes: snapshot_kib << 10,
+            min_free_bytes: min_free_mib << 20,
             ..storage::Options::default()
         },
         ..server::Config::new(data_dir)

@@ -1,15 +1,16 @@
 //! What the settings of this project's programs have in common: flags win over variables and variables over a TOML file,
 //! and what is written in them is read in one way.
 
+use std::ffi::OsStr;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgMatches, FromArgMatches};
-use serde::Deserialize;
+use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 /// Why settings make no sense, whichever program's they are.
@@ -81,8 +82,44 @@ fn from_file<F: DeserializeOwned>(path: &Path) -> Result<F, SettingError> {
     toml::from_str(&text).map_err(|error| SettingError::Parse {
         path: path.to_owned(),
         line: 1 + error.span().map_or(0, |span| text[..span.start].matches('\n').count()),
-        problem: error.message().replace('\n', " "),
+        problem: error.message().replace('\n', " ") + if is_zoo_cfg(&text) { NO_ZOO_CFG } else { "" },
     })
+}
+
+/// What is said of a file of ZooKeeper's.
+const NO_ZOO_CFG: &str = " (it looks like ZooKeeper's zoo.cfg; this file is TOML with the names of the flags: tick-time = 2000, data-dir = \"…\")";
+
+fn is_zoo_cfg(text: &str) -> bool {
+    let names = ["tickTime", "dataDir", "clientPort", "initLimit", "syncLimit"];
+    text.lines().any(|line| line.split_once('=').is_some_and(|(name, _)| names.contains(&name.trim())))
+}
+
+/// A list in a file: of several texts, or in one text with commas between them, as in a flag.
+///
+/// # Errors
+/// It is neither.
+pub fn listed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "neither a text nor a list of texts")]
+    enum Listed {
+        Text(String),
+        List(Vec<String>),
+    }
+    Ok(Some(match Listed::deserialize(deserializer)? {
+        Listed::Text(text) => text,
+        Listed::List(list) => list.join(","),
+    }))
+}
+
+/// Variables of the environment that begin with this program's prefix (`KEEPERD_`) and mean nothing to `command`.
+#[must_use]
+pub fn unknown_variables(
+    prefix: &str,
+    command: &Command,
+    environment: impl Iterator<Item = String>,
+) -> Vec<String> {
+    let known: Vec<_> = command.get_arguments().filter_map(Arg::get_env).collect();
+    environment.filter(|name| name.starts_with(prefix) && !known.contains(&OsStr::new(name))).collect()
 }
 
 /// The address to listen on: that of `--host`, and 127.0.0.1 without one. Others than loopback need `--insecure`, because of
@@ -95,8 +132,11 @@ pub fn host(
     insecure: Option<bool>,
     danger: &'static str,
 ) -> Result<IpAddr, SettingError> {
-    let text = text.unwrap_or_else(|| "127.0.0.1".to_owned());
-    let host: IpAddr = text.parse().map_err(|_| SettingError::Host(text))?;
+    let text = text.unwrap_or_else(|| "localhost".to_owned());
+    let host: IpAddr = match text.as_str() {
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        _ => text.parse().map_err(|_| SettingError::Host(text))?,
+    };
     if host.is_loopback() || insecure == Some(true) {
         Ok(host)
     } else {
@@ -174,8 +214,16 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_mean_nothing_are_found() {
+        let command = Command::new("p").arg(Arg::new("port").long("port").env("P_PORT"));
+        let environment = ["P_PORT", "P_PROT", "PATH"].map(ToOwned::to_owned);
+        assert_eq!(unknown_variables("P_", &command, environment.into_iter()), ["P_PROT"]);
+    }
+
+    #[test]
     fn only_loopback_needs_no_permission() {
         let host = |text: &str, insecure| host(Some(text.to_owned()), insecure, "that is bad");
+        assert_eq!(host("localhost", None).expect("this machine"), Ipv4Addr::LOCALHOST);
         assert!(host("127.0.0.2", None).is_ok() && host("::1", Some(false)).is_ok());
         assert!(host("0.0.0.0", Some(true)).is_ok());
         let refused = host("0.0.0.0", Some(false)).expect_err("not loopback").to_string();

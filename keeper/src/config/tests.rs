@@ -132,3 +132,19 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
     assert!(error(&["--max-connections", "0"]).contains("1 to 1000000"));
     assert!(error(&["--snapshot-txns", "0"]).contains("at least 1"));
 }
+
+#[test]
+fn a_list_in_the_file_is_written_either_way_and_zookeepers_own_file_is_told_from_ours() {
+    let with = |text: &str| {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        writeln!(file, "{text}").expect("written");
+        let config = ["--data-dir", "d", "--config", file.path().to_str().expect("a path")];
+        parse(&config).map(|config| config.server.four_letter_words).map_err(|error| error.to_string())
+    };
+    let words = "ruok,mntr".parse().expect("words");
+    assert_eq!(with("4lw = 'ruok,mntr'").as_ref(), Ok(&words));
+    assert_eq!(with("4lw = ['ruok', 'mntr']").as_ref(), Ok(&words));
+    assert!(with("4lw = 5").expect_err("a number").contains("list of texts"));
+    let refused = with("tickTime=2000\ndataDir=/var/lib/zookeeper").expect_err("a zoo.cfg");
+    assert!(refused.contains("zoo.cfg") && refused.contains("tick-time"), "{refused}");
+}

@@ -94,7 +94,7 @@ pub struct Limits {
     pub progress_timeout: Duration,
     /// A connection for which more bytes than this wait is closed. Default 4 MiB.
     pub outbox_bytes: usize,
-    /// While more bytes than this wait for all connections together, one for which more than little waits is closed. Default
+    /// While more bytes than this wait for all connections together, the one for which most waits is closed. Default
     /// 256 MiB.
     pub all_outbox_bytes: usize,
     /// Memory for large packets of all connections together. Default 128 MiB, twice what the connections of one address can
@@ -224,12 +224,13 @@ impl Server {
         let keep_open = events_in.clone();
         let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
+        let outboxes = Arc::new(Total::new(config.limits.all_outbox_bytes));
         let context = Context {
             events: events_in,
             whitelist: config.four_letter_words.clone(),
             limits: config.limits.clone(),
             budget: Budget::new(config.limits.packet_bytes),
-            outboxes: Arc::new(Total::new(config.limits.all_outbox_bytes)),
+            outboxes: Arc::clone(&outboxes),
         };
         let takes = Listener {
             context,
@@ -245,7 +246,7 @@ impl Server {
             tracing::info!(%address, "listening for encrypted connections");
             tasks.spawn(takes.run(listener, Some(acceptor)));
         }
-        let owner = Owner::new(tree, storage, config.settings(), facts);
+        let owner = Owner::new(tree, storage, config.settings(), facts, outboxes);
         let sources = Sources { events, durable, failure: failure.clone(), stopping: stopping.clone() };
         let ends = Ends { to_failure, tasks, stopping: stopping.clone(), closing, _events: keep_open };
         let running = tokio::spawn(ends.oversee(tokio::spawn(owner.run(sources))));

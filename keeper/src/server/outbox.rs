@@ -1,6 +1,7 @@
 //! What a connection is still to be sent, and the part of its task that sends it.
 
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,8 +21,11 @@ const MUCH: usize = 1 << 20;
 /// What is smaller is put together with what follows it into one write.
 const SMALL: usize = 16 << 10;
 
-/// While too much waits for all connections together, a connection for which no more than this waits is still sent more.
+/// However much waits for all connections together, none is given up for which no more than this waits.
 const LITTLE: usize = 64 << 10;
+
+/// What it takes to queue packets, besides their bytes.
+const OVERHEAD: usize = 64;
 
 /// What a client has to take of what it is sent within the time that it gets for that, if it does not take all of it.
 const PROGRESS: usize = 256 << 10;
@@ -41,6 +45,28 @@ impl Total {
     pub(super) fn new(limit: usize) -> Self {
         Self { bytes: AtomicUsize::new(0), limit }
     }
+
+    fn is_too_much(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.limit
+    }
+}
+
+/// While too much waits altogether, gives up the connections for which most does. Returns which.
+pub(super) fn relieve<'a, K: Copy>(
+    total: &Total,
+    outboxes: &(impl Iterator<Item = (K, &'a Outbox)> + Clone),
+) -> Vec<K> {
+    let mut given_up = Vec::new();
+    while total.is_too_much() {
+        let held = outboxes.clone().map(|(key, outbox)| (outbox.lock().bytes, key, outbox));
+        let Some((bytes, key, outbox)) = held.max_by_key(|(bytes, ..)| *bytes) else { break };
+        if bytes <= LITTLE {
+            break;
+        }
+        outbox.give_up();
+        given_up.push(key);
+    }
+    given_up
 }
 
 /// What waits for one connection. Filled by the owner, emptied by the connection's task.
@@ -48,6 +74,8 @@ impl Total {
 pub(super) struct Outbox {
     state: Mutex<State>,
     changed: Notify,
+    closing: Notify,
+    given_up: Notify,
     /// More than this (and the largest packet that waits) is too much.
     limit: usize,
     total: Arc<Total>,
@@ -56,7 +84,7 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     queue: Vec<Bytes>,
-    /// Of what is queued and of what is being written.
+    /// Of what is queued and of what is being written. 0 for a connection that was given up.
     bytes: usize,
     /// The largest that was queued since nothing waited.
     largest: usize,
@@ -93,12 +121,18 @@ impl RoomTeller<'_> {
 enum Next {
     Write(Vec<Bytes>),
     Finish,
-    Abort,
 }
 
 impl Outbox {
     pub(super) fn new(limit: usize, total: Arc<Total>) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), limit, total }
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            closing: Notify::new(),
+            given_up: Notify::new(),
+            limit,
+            total,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -111,26 +145,36 @@ impl Outbox {
         if state.end.is_some() {
             return true;
         }
-        let too_much = self.total.bytes.load(Ordering::Relaxed) > self.total.limit && state.bytes > LITTLE;
-        if too_much || state.bytes > self.limit.saturating_add(state.largest) {
-            state.end = Some(End::Now);
-            state.queue.clear();
-        } else {
-            self.total.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-            state.bytes += bytes.len();
-            state.largest = state.largest.max(bytes.len());
-            state.queue.push(bytes);
+        if state.bytes > self.limit.saturating_add(state.largest) {
+            drop(state);
+            self.give_up();
+            return false;
         }
-        let is_open = state.end.is_none();
+        let size = bytes.len() + OVERHEAD;
+        self.total.bytes.fetch_add(size, Ordering::Relaxed);
+        state.bytes += size;
+        state.largest = state.largest.max(size);
+        state.queue.push(bytes);
         drop(state);
         self.changed.notify_one();
-        is_open
+        true
     }
 
     /// Has the connection closed after what is queued.
     pub(super) fn close(&self) {
         self.lock().end.get_or_insert(End::Orderly);
         self.changed.notify_one();
+        self.closing.notify_one();
+    }
+
+    /// Has the connection closed at once, and what waits for it forgotten.
+    fn give_up(&self) {
+        let mut state = self.lock();
+        state.end = Some(End::Now);
+        state.queue = Vec::new();
+        self.total.bytes.fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
+        drop(state);
+        self.given_up.notify_one();
     }
 
     /// Whether there is room for answers to further requests. If not, the connection's task will tell when there is.
@@ -149,11 +193,12 @@ impl Outbox {
         loop {
             {
                 let mut state = self.lock();
-                if state.end == Some(End::Now) {
-                    return Next::Abort;
-                }
                 if !state.queue.is_empty() {
-                    return Next::Write(std::mem::take(&mut state.queue));
+                    let queue = std::mem::take(&mut state.queue);
+                    let overhead = queue.len() * OVERHEAD;
+                    self.total.bytes.fetch_sub(overhead, Ordering::Relaxed);
+                    state.bytes -= overhead;
+                    return Next::Write(queue);
                 }
                 if state.end.is_some() {
                     return Next::Finish;
@@ -165,8 +210,11 @@ impl Outbox {
 
     /// Notes that bytes were written. True if the owner waits to hear of it.
     fn written(&self, bytes: usize) -> bool {
-        self.total.bytes.fetch_sub(bytes, Ordering::Relaxed);
         let mut state = self.lock();
+        if state.end == Some(End::Now) {
+            return false;
+        }
+        self.total.bytes.fetch_sub(bytes, Ordering::Relaxed);
         state.bytes -= bytes;
         state.has_moved = true;
         if state.bytes == 0 {
@@ -186,13 +234,33 @@ impl Outbox {
         stall: Duration,
         owner: &RoomTeller<'_>,
     ) -> Result<(), ConnectionError> {
+        let mut writes = pin!(self.write_on(half, stall, owner));
+        tokio::select! {
+            biased;
+            () = self.given_up.notified() => return Err(ConnectionError::TooMuch),
+            ended = &mut writes => return ended,
+            () = self.closing.notified() => {}
+        }
+        tokio::select! {
+            biased;
+            () = self.given_up.notified() => Err(ConnectionError::TooMuch),
+            ended = timeout(FAREWELL, writes) => ended.unwrap_or(Err(ConnectionError::Stalled)),
+        }
+    }
+
+    async fn write_on(
+        &self,
+        half: &mut (impl AsyncWrite + Unpin),
+        stall: Duration,
+        owner: &RoomTeller<'_>,
+    ) -> Result<(), ConnectionError> {
         let mut buffer = BytesMut::new();
         loop {
             let packets = match self.next().await {
                 Next::Write(packets) => packets,
-                Next::Abort => return Err(ConnectionError::TooMuch),
                 Next::Finish => {
-                    let _ = timeout(FAREWELL, half.shutdown()).await;
+                    // Whoever is gone already has been sent everything.
+                    let _ = half.shutdown().await;
                     return Ok(());
                 }
             };
@@ -222,18 +290,8 @@ impl Outbox {
         owner: &RoomTeller<'_>,
     ) -> Result<(), ConnectionError> {
         while !bytes.is_empty() {
-            let end = self.lock().end;
-            if end == Some(End::Now) {
-                return Err(ConnectionError::TooMuch);
-            }
-            let is_closing = end.is_some();
-            let patience = if is_closing { FAREWELL } else { pace.patience()? };
-            let written = match timeout(patience, half.write(bytes)).await {
-                Ok(written) => written,
-                Err(_) if is_closing => return Err(ConnectionError::Stalled),
-                // It may have taken enough until now: the next turn tells.
-                Err(_) => continue,
-            };
+            // It may have taken enough until the time is up: the next turn tells.
+            let Ok(written) = timeout(pace.patience()?, half.write(bytes)).await else { continue };
             let written = written?;
             if written == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
@@ -321,19 +379,58 @@ mod tests {
         assert!(send(2 << 20, 10_000).await.is_ok(), "slow, and not too slow");
     }
 
+    /// Has an outbox written to a client that takes nothing, and `then` happen to it. How it ends, and after how long.
+    async fn blocked(then: impl FnOnce(&Outbox)) -> (ConnectionError, Duration) {
+        let outbox = Outbox::new(usize::MAX, Arc::new(Total::new(usize::MAX)));
+        assert!(outbox.push(Bytes::from(vec![0; 1000])));
+        let (mut half, _client) = duplex(1);
+        let (events, _held) = mpsc::channel(100);
+        let owner = RoomTeller { connection: ConnectionId(1), events: &events };
+        let begun = Instant::now();
+        let happens = async {
+            sleep(Duration::from_secs(1)).await;
+            then(&outbox);
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! { ended = outbox.drain(&mut half, STALL, &owner) => ended, () = happens => Ok(()) };
+        (ended.expect_err("nothing is taken"), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_given_up_or_closed_does_not_wait_for_a_client_that_takes_nothing() {
+        let (ended, after) = blocked(Outbox::give_up).await;
+        assert!(matches!(ended, ConnectionError::TooMuch) && after.as_secs() == 1, "{ended} after {after:?}");
+        let (ended, after) = blocked(Outbox::close).await;
+        assert!(matches!(ended, ConnectionError::Stalled) && after.as_secs() == 6, "{ended} after {after:?}");
+    }
+
     #[test]
-    fn who_owes_much_is_given_up_when_too_much_waits_altogether() {
+    fn whom_most_waits_for_is_given_up_when_too_much_waits_altogether() {
         let total = Arc::new(Total::new(1 << 20));
-        let outbox = || Outbox::new(usize::MAX, Arc::clone(&total));
-        let (large, small) = (outbox(), outbox());
-        assert!(large.push(Bytes::from(vec![0; 2 << 20])));
-        assert!(small.push(Bytes::from_static(b"a")) && small.push(Bytes::from_static(b"b")));
-        assert!(!large.push(Bytes::from_static(b"a")));
-        assert!(matches!(large.lock().end, Some(End::Now)));
-        drop(large);
-        assert_eq!(total.bytes.load(Ordering::Relaxed), 2);
-        small.written(2);
-        drop(small);
+        let outboxes = [0; 4].map(|_| Outbox::new(usize::MAX, Arc::clone(&total)));
+        let relieved = || relieve(&total, &outboxes.iter().enumerate());
+        assert!(outboxes[1].push(Bytes::from(vec![0; 700 << 10])));
+        assert!(outboxes[2].push(Bytes::from(vec![0; 100 << 10])));
+        assert!(relieved().is_empty(), "there is room");
+        assert!(outboxes[3].push(Bytes::from(vec![0; 800 << 10])));
+        assert!(outboxes[0].push(Bytes::from_static(b"a")));
+        assert_eq!(relieved(), [3]);
+        assert!(
+            !outboxes[3].written(100) && outboxes[3].push(Bytes::from_static(b"late")),
+            "it is forgotten"
+        );
+        assert_eq!(
+            total.bytes.load(Ordering::Relaxed),
+            outboxes.iter().map(|o| o.lock().bytes).sum::<usize>()
+        );
+        drop(outboxes);
         assert_eq!(total.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn small_packets_count_with_what_it_takes_to_queue_them() {
+        let outbox = Outbox::new(10_000, Arc::new(Total::new(usize::MAX)));
+        let pushed = (0..10_000).take_while(|_| outbox.push(Bytes::from_static(b"a"))).count();
+        assert!((100..200).contains(&pushed), "{pushed}");
     }
 }

@@ -15,6 +15,7 @@ use super::connection::{Link, Peer};
 use super::four_letter::{self, Facts, Word};
 use super::frames::{Batch, Charge};
 use super::notices::Notices;
+use super::outbox::{self, Total};
 use crate::core::{ConnectionId, Effects, Input, Keeper, Notice, Settings};
 use crate::storage::Storage;
 use crate::tree::Tree;
@@ -73,6 +74,8 @@ pub(super) struct Owner {
     tick: Duration,
     facts: Facts,
     notices: Notices,
+    /// What waits to be sent to all connections together.
+    outboxes: Arc<Total>,
 }
 
 #[derive(Debug)]
@@ -87,14 +90,20 @@ struct Connection {
 }
 
 impl Owner {
-    pub(super) fn new(tree: Tree, storage: Storage, settings: Settings, facts: Facts) -> Self {
+    pub(super) fn new(
+        tree: Tree,
+        storage: Storage,
+        settings: Settings,
+        facts: Facts,
+        outboxes: Arc<Total>,
+    ) -> Self {
         let tick = Duration::from_millis(u64::from(settings.tick_ms / 4).clamp(5, 100));
         let mut clock = Clock::new();
         let logged = tree.last_zxid();
         let keeper = Keeper::new(tree, settings, clock.now());
         let (connections, stalled) = (HashMap::new(), BTreeSet::new());
         let (turn, notices) = (ConnectionId(0), Notices::default());
-        Self { keeper, storage, connections, stalled, turn, logged, clock, tick, facts, notices }
+        Self { keeper, storage, connections, stalled, turn, logged, clock, tick, facts, notices, outboxes }
     }
 
     /// Runs until the server is told to stop, or storage fails. Returns the storage, to be closed.
@@ -279,6 +288,10 @@ impl Owner {
         progress
     }
 
+    fn tell_of(slow: &Connection) {
+        tracing::warn!(address = %slow.address, "closes a connection: its client takes too little of what it is sent");
+    }
+
     /// Does what the keeper says.
     fn carry_out(&mut self) {
         let Effects { log, sends, closes, waiting, notices } = self.keeper.flush();
@@ -290,8 +303,12 @@ impl Owner {
             self.facts.sent += packets(&bytes);
             let Some(connection) = self.connections.get(&id) else { continue };
             if !connection.link.outbox.push(bytes) {
-                tracing::warn!(address = %connection.address, "closes a connection: its client takes too little of what it is sent");
+                Self::tell_of(connection);
             }
+        }
+        let outboxes = self.connections.values().map(|connection| (connection, &connection.link.outbox));
+        for connection in outbox::relieve(&self.outboxes, &outboxes) {
+            Self::tell_of(connection);
         }
         for id in closes {
             if let Some(connection) = self.connections.get_mut(&id) {

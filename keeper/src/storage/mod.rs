@@ -72,7 +72,7 @@ pub enum OpenError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The log cannot be opened, or is damaged.
-    #[error("the log cannot be opened: {}", chain(.0))]
+    #[error("the log cannot be opened: {}{}", chain(.0), if .0.is_loss() { RESTORE } else { "" })]
     Log(#[from] wal::OpenError),
     /// What the log holds cannot be read.
     #[error("the log cannot be read: {}", chain(.0))]
@@ -112,6 +112,10 @@ pub enum OpenError {
 }
 
 /// An error with its sources, in one line.
+/// What to do when a part of the log is lost.
+const RESTORE: &str =
+    "; nothing was changed: restore the data directory from a copy that is whole (docs/keeper.md, Damage)";
+
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
