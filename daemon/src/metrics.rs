@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     failures: Family<Code, Counter>,
     read_conflicts: Counter,
     elections: Counter,
+    impeachments: Counter,
     epochs_opened: Counter,
     stood_down: Counter,
     snapshots_received: Counter,
@@ -77,6 +78,7 @@ impl Metrics {
             failures: Family::default(),
             read_conflicts: Counter::default(),
             elections: Counter::default(),
+            impeachments: Counter::default(),
             epochs_opened: Counter::default(),
             stood_down: Counter::default(),
             snapshots_received: Counter::default(),
@@ -106,6 +108,11 @@ impl Metrics {
             "read_conflicts",
             "Rounds of quorum reads that met a conflict",
             self.read_conflicts.clone(),
+        );
+        r.register(
+            "impeachments",
+            "Times that this node took a leader out of the election that a majority did not hear",
+            self.impeachments.clone(),
         );
         r.register("elections_won", "Times that ZooKeeper elected this node", self.elections.clone());
         r.register(
@@ -165,6 +172,11 @@ impl Metrics {
         self.elections.inc();
     }
 
+    /// This node took a leader out of the election that a majority did not hear.
+    pub(crate) fn impeached(&self) {
+        self.impeachments.inc();
+    }
+
     /// The ZooKeeper session came or went.
     pub(crate) fn zookeeper(&self, connected: bool) {
         self.zookeeper.set(connected.into());
@@ -216,6 +228,7 @@ impl Metrics {
             | Notice::Contending { .. }
             | Notice::Promises { .. }
             | Notice::Unwell(_)
+            | Notice::Impeach { .. }
             | Notice::Diverged { .. }
             | Notice::TooFarBehind { .. }
             | Notice::NotAVoter

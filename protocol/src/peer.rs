@@ -50,6 +50,11 @@ pub enum PeerMessage {
         /// The committed configuration without it. It is newer than the one that the node named.
         since: EntryId,
     },
+    /// A voter does not hear the leader of this epoch, which it has promised. Repeated while it does not; needs no reply.
+    Doubt {
+        /// The epoch.
+        epoch: Epoch,
+    },
 }
 
 impl PeerMessage {
@@ -57,7 +62,11 @@ impl PeerMessage {
     #[must_use]
     pub const fn is_reply(&self) -> bool {
         match self {
-            Self::Vote(_) | Self::Propagate(_) | Self::ReadSample(_) | Self::Heartbeat(_) => false,
+            Self::Vote(_)
+            | Self::Propagate(_)
+            | Self::ReadSample(_)
+            | Self::Heartbeat(_)
+            | Self::Doubt { .. } => false,
             Self::VoteReply(_)
             | Self::PropagateReply(_)
             | Self::ReadSampleReply(_)

@@ -72,7 +72,7 @@ variants! {
     }
     PeerMessage {
         Vote, VoteReply, Propagate, PropagateReply, ReadSample, ReadSampleReply, Heartbeat, HeartbeatReply,
-        NotMember,
+        NotMember, Doubt,
     }
     Vote { Lead, Write }
     VoteReply { Granted, Write, Refused }

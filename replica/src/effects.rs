@@ -207,6 +207,12 @@ pub enum Notice {
     },
     /// The leader thinks that another node would serve better: the shell may resign.
     Unwell(Unwell),
+    /// A quorum of voters, this node among them, doubts that the leader of this epoch is still there. Repeated while it does.
+    /// The election gives its place to the next in line.
+    Impeach {
+        /// The epoch that this node has promised.
+        epoch: Epoch,
+    },
     /// A replica's log differed from the leader's and is brought in line from here.
     Diverged {
         /// The replica.

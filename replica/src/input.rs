@@ -33,6 +33,8 @@ pub enum Input {
     PeerUp(NodeId),
     /// The link to a peer broke: what was sent over it may be lost.
     PeerDown(NodeId),
+    /// The system of a peer has refused a connection: its process does not run.
+    PeerRefused(NodeId),
     /// Everything up to and including this batch of [`Effects::log`](crate::Effects::log) is durable.
     Persisted(PersistId),
     /// The state holds everything up to here.
@@ -149,6 +151,8 @@ impl Recovered {
 pub struct Settings {
     /// How often the leader says that it leads.
     pub heartbeat: Duration,
+    /// How long a leader may be silent before a follower doubts that it is there: several heartbeats.
+    pub failover: Duration,
     /// How long a request to a peer may go unanswered before it is sent again.
     pub resend: Duration,
     /// How long a leader goes on without hearing a quorum before it wants to stand down.
@@ -177,6 +181,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(100),
+            failover: Duration::from_millis(500),
             resend: Duration::from_millis(500),
             quorum_silence: Duration::from_secs(3),
             sync_stall: Duration::from_secs(5),

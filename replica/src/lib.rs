@@ -29,6 +29,7 @@ pub mod requests;
 mod samples;
 mod state;
 mod status;
+mod suspicion;
 mod time;
 mod waiting;
 

@@ -21,6 +21,7 @@ use crate::pull::{Chunks, Pull};
 use crate::reads::Reader;
 use crate::samples::Parked;
 use crate::state::StateView;
+use crate::suspicion::Suspicion;
 use crate::time::Timestamp;
 use crate::waiting::Waiting;
 
@@ -50,6 +51,7 @@ pub struct Replica<S> {
     pub(crate) applied: Version,
     pub(crate) role: Role,
     pub(crate) following: Following,
+    pub(crate) suspicion: Suspicion,
     pub(crate) pull: Option<Pull>,
     pub(crate) chunks: Chunks,
     /// Peers that requests reach.
@@ -132,6 +134,7 @@ impl<S: StateView> Replica<S> {
             applied: recovered.applied.version,
             role: Role::Follower,
             following: Following::default(),
+            suspicion: Suspicion::default(),
             pull: None,
             chunks: Chunks::default(),
             links: BTreeSet::new(),
@@ -158,6 +161,7 @@ impl<S: StateView> Replica<S> {
                 self.ask_again(node);
             }
             Input::PeerDown(node) => self.peer_down(node),
+            Input::PeerRefused(node) => self.peer_refused(node),
             Input::Persisted(id) => {
                 self.log.persisted(id);
                 while self.persisted < id {
@@ -252,6 +256,7 @@ impl<S: StateView> Replica<S> {
             PeerMessage::Heartbeat(heartbeat) => self.on_heartbeat(from, correlation, heartbeat),
             PeerMessage::HeartbeatReply(reply) => self.on_heartbeat_reply(from, &reply),
             PeerMessage::NotMember { since } => self.on_not_member(since),
+            PeerMessage::Doubt { epoch } => self.on_doubt(from, epoch),
         }
     }
 
@@ -261,6 +266,7 @@ impl<S: StateView> Replica<S> {
         self.tick_contender();
         self.tick_leader();
         self.tick_membership();
+        self.tick_suspicion();
         self.tick_pull();
         self.tick_reads();
     }
@@ -345,6 +351,7 @@ impl<S: StateView> Replica<S> {
         self.highest_seen = self.highest_seen.max(epoch);
         let Following { fresh, last, committed, .. } = self.following;
         self.following = Following { fresh, last, committed, inquired: self.now, ..Following::default() };
+        self.suspicion.begin(self.now);
         self.cancel_pull();
         self.out.log(LogRecord::Promise(epoch));
     }

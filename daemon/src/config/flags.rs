@@ -99,6 +99,10 @@ pub struct Flags {
     /// How often the leader tells the others that it leads [default: 100ms]
     #[arg(long, env = "KVD_HEARTBEAT", value_name = "TIME")]
     pub heartbeat: Option<Time>,
+    /// A leader that a majority has not heard for this time is replaced, without waiting for its ZooKeeper session; several
+    /// heartbeats [default: five]
+    #[arg(long, env = "KVD_FAILOVER_TIMEOUT", value_name = "TIME")]
+    pub failover_timeout: Option<Time>,
     /// Longest time that a read may take before it gives up [default: 30s]
     #[arg(long, env = "KVD_READ_TIMEOUT", value_name = "TIME")]
     pub read_timeout: Option<Time>,

@@ -41,6 +41,8 @@ pub struct Config {
     pub allow_remote_kill: bool,
     /// Of the leader.
     pub heartbeat: Duration,
+    /// How long the leader may be silent before a majority replaces it.
+    pub failover_timeout: Duration,
     /// Longest time for a read.
     pub read_timeout: Duration,
     /// Most connections.
@@ -106,6 +108,10 @@ impl Config {
                 Some(port + 1000)
             }
         };
+        let heartbeat = time("heartbeat", flags.heartbeat, Duration::from_millis(100))?;
+        let failover_timeout = time("failover-timeout", flags.failover_timeout, heartbeat * 5)?;
+        let is_longer = failover_timeout >= heartbeat * 2;
+        in_range("failover-timeout", "at least two of the --heartbeat", is_longer)?;
         let cluster_size = flags.cluster_size.unwrap_or(3);
         in_range("cluster-size", "1 to 64", (1..=MAX_MEMBERS).contains(&cluster_size))?;
         let max_connections = flags.max_connections.unwrap_or(10_000);
@@ -123,7 +129,8 @@ impl Config {
             data_dir: flags.data_dir.ok_or(ConfigError::NoDataDir)?,
             admin_port,
             allow_remote_kill: flags.allow_remote_kill.unwrap_or(false),
-            heartbeat: time("heartbeat", flags.heartbeat, Duration::from_millis(100))?,
+            heartbeat,
+            failover_timeout,
             read_timeout: time("read-timeout", flags.read_timeout, Duration::from_secs(30))?,
             max_connections,
             cache_bytes: flags.cache_mib.unwrap_or(32) << 20,

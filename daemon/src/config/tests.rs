@@ -67,5 +67,6 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
     assert!(error(&["--data-dir", "d", "--advertise", "x"]).contains("--advertise"));
     assert!(error(&["--data-dir", "d", "--zookeeper", "a:b"]).contains("--zookeeper"));
     assert!(error(&["--data-dir", "d", "--heartbeat", "0s"]).contains("above zero"));
+    assert!(error(&["--data-dir", "d", "--failover-timeout", "150ms"]).contains("two of the --heartbeat"));
     assert!(error(&["--data-dir", "d", "--cluster-size", "0"]).contains("1 to 64"));
 }

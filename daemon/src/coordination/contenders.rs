@@ -89,6 +89,14 @@ impl Field {
         }
     }
 
+    /// The znode that `own` may take out of the election if the node at `leader` is gone: the lowest, if it is that node's, and
+    /// if `own` is the next. Of several znodes of that address, one after the other.
+    pub(super) fn impeachable(&self, own: &str, leader: &str) -> Option<&Contender> {
+        let lowest = self.lowest().filter(|lowest| lowest.address == leader)?;
+        let next = self.contenders.iter().find(|contender| contender.address != leader)?;
+        (next.name == own).then_some(lowest)
+    }
+
     /// The names of every znode of one address, lowest first: our own, and what earlier sessions of ours left.
     pub(super) fn names_of(&self, address: &str) -> Vec<String> {
         let of_address = self.contenders.iter().filter(|contender| contender.address == address);
@@ -173,6 +181,21 @@ mod tests {
         let Standing::Follows(before) = field.standing("a:1_0000000010") else { panic!("a follows") };
         assert_eq!(before.address, "m:1");
         assert_eq!(field.standing("a:1_0000000011"), Standing::Absent);
+    }
+
+    #[test]
+    fn only_the_next_in_line_impeaches_and_nobody_but_the_leader() {
+        let field = field(&["a:1_0000000001", "b:1_0000000002", "c:1_0000000003"]);
+        let znode = |own, leader| field.impeachable(own, leader).map(|contender| contender.name.as_str());
+        assert_eq!(znode("b:1_0000000002", "a:1"), Some("a:1_0000000001"));
+        assert_eq!(znode("c:1_0000000003", "a:1"), None, "b is the next");
+        assert_eq!(znode("b:1_0000000002", "c:1"), None, "c is not the lowest");
+        assert_eq!(znode("a:1_0000000001", "a:1"), None, "nobody impeaches itself");
+        assert_eq!(znode("d:1_0000000004", "a:1"), None, "who has no znode is not in line");
+        assert_eq!(Field::default().impeachable("b:1_0000000002", "a:1"), None);
+        let twice =
+            Field::new(["a:1_0000000001", "a:1_0000000002", "b:1_0000000003"].map(ToOwned::to_owned).into());
+        assert_eq!(twice.impeachable("b:1_0000000003", "a:1").map(|c| c.sequence), Some(1));
     }
 
     #[test]

@@ -118,6 +118,16 @@ impl Election {
         Ok(())
     }
 
+    /// Deletes the lowest znode if it is that of `leader` and ours is the next. Another znode than the one that was listed is
+    /// never deleted: no two have one name.
+    pub(super) async fn impeach(&self, session: &Session, leader: &str) -> Result<bool, OperationError> {
+        let Some(own) = &self.own else { return Ok(false) };
+        let field = Field::new(session.children(&self.folder).await?.unwrap_or_default());
+        let Some(znode) = field.impeachable(own, leader) else { return Ok(false) };
+        session.delete(&self.path(&znode.name)).await?;
+        Ok(true)
+    }
+
     /// Brings our znode and our knowledge up to date. `held_since` is when the policy began to count.
     pub(super) async fn step(
         &mut self,

@@ -35,14 +35,14 @@ pub use connect_string::{
 };
 pub use registry::{AllocateEpochError, Members, RegistryError};
 
-use owner::{Channels, Owner, PolicySince, Resign};
+use owner::{Channels, Owner, PolicySince, Request};
 use registry::Registry;
 
 /// Events that can wait for their receiver. When it falls behind by more, the election waits for it.
 const EVENTS: usize = 64;
 
-/// Resignations that can wait for the owner. Further callers wait, each until its own deadline.
-const RESIGNATIONS: usize = 16;
+/// Requests that can wait for the owner. Further callers wait, each until its own deadline.
+const REQUESTS: usize = 16;
 
 /// What the coordination needs to know.
 #[derive(Clone, Debug)]
@@ -129,15 +129,15 @@ pub enum EnrolPolicy {
     },
 }
 
-/// Why a resignation is not known to have been done.
+/// Why a resignation, or an impeachment, is not known to have been done.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResignError {
     /// There was no connection to ZooKeeper in the time given, or no answer. It will not be done later, except that an
     /// operation already sent may still succeed; the events tell.
-    #[error("ZooKeeper did not take our resignation within {0:?}")]
+    #[error("ZooKeeper did not take it within {0:?}")]
     Deadline(Duration),
     /// The connection failed in the middle.
-    #[error("ZooKeeper may or may not have taken our resignation: {0}")]
+    #[error("ZooKeeper may or may not have taken it: {0}")]
     Interrupted(String),
     /// The node has left ZooKeeper altogether.
     #[error("this node has left ZooKeeper")]
@@ -155,7 +155,7 @@ pub struct WithdrawError;
 #[derive(Clone, Debug)]
 pub struct Coordinator {
     registry: Registry,
-    resignations: mpsc::Sender<Resign>,
+    requests: mpsc::Sender<Request>,
     policy: watch::Sender<PolicySince>,
     stop: watch::Sender<Option<Instant>>,
     departed: watch::Receiver<Option<bool>>,
@@ -171,7 +171,7 @@ impl Coordinator {
     /// Outside a tokio runtime.
     pub fn start(config: Config, tasks: &TaskTracker) -> (Self, mpsc::Receiver<Event>) {
         let (events_in, events) = mpsc::channel(EVENTS);
-        let (resignations, resignations_out) = mpsc::channel(RESIGNATIONS);
+        let (requests, requests_out) = mpsc::channel(REQUESTS);
         let (policy, policy_out) =
             watch::channel(PolicySince { policy: EnrolPolicy::Enrol, since: Instant::now() });
         let (session_in, session) = watch::channel(None);
@@ -186,14 +186,14 @@ impl Coordinator {
         };
         let channels = Channels {
             events: events_in,
-            resignations: resignations_out,
+            requests: requests_out,
             policy: policy_out,
             session: session_in,
             stop: stop_out,
             departed: departed_in,
         };
         tasks.spawn(Owner::new(config, channels).run());
-        (Self { registry, resignations, policy, stop, departed }, events)
+        (Self { registry, requests, policy, stop, departed }, events)
     }
 
     /// Sets the policy on enrolment, [`EnrolPolicy::Enrol`] at first. Setting the present one again changes nothing.
@@ -212,7 +212,22 @@ impl Coordinator {
     pub async fn resign(&self, within: Duration) -> Result<(), ResignError> {
         let asked = async {
             let (reply, outcome) = oneshot::channel();
-            self.resignations.send(reply).await.map_err(|_| ResignError::Withdrawn)?;
+            self.requests.send(Request::Resign(reply)).await.map_err(|_| ResignError::Withdrawn)?;
+            outcome.await.unwrap_or(Err(ResignError::Withdrawn))
+        };
+        timeout(within, asked).await.unwrap_or(Err(ResignError::Deadline(within)))
+    }
+
+    /// Deletes the lowest znode if it is the leader's whom the node at `leader` is taken for, and ours is the next. Says
+    /// whether it did.
+    ///
+    /// # Errors
+    /// As for [`resign`](Self::resign).
+    pub async fn impeach(&self, leader: String, within: Duration) -> Result<bool, ResignError> {
+        let asked = async {
+            let (reply, outcome) = oneshot::channel();
+            let request = Request::Impeach { leader, reply };
+            self.requests.send(request).await.map_err(|_| ResignError::Withdrawn)?;
             outcome.await.unwrap_or(Err(ResignError::Withdrawn))
         };
         timeout(within, asked).await.unwrap_or(Err(ResignError::Deadline(within)))
@@ -290,6 +305,7 @@ mod tests {
                 let _ = handle.create_configuration_once(&[], within).await;
                 let _ = handle.configuration(within).await;
                 let _ = handle.resign(within).await;
+                let _ = handle.impeach(String::new(), within).await;
                 let _ = handle.withdraw(within).await;
             });
         }

@@ -30,8 +30,13 @@ const REMINDER: Duration = Duration::from_secs(30);
 /// Steps that fail one after the other, on a connection that is up, before the session is given up.
 const MAX_FAILED_STEPS: usize = 10;
 
-/// Delete our znode and enrol again at the tail. Skipped if the caller has stopped waiting for the answer.
-pub(super) type Resign = oneshot::Sender<Result<(), ResignError>>;
+/// What the owner can be asked for. Skipped if the caller has stopped waiting for the answer.
+pub(super) enum Request {
+    /// Delete our znode and enrol again at the tail.
+    Resign(oneshot::Sender<Result<(), ResignError>>),
+    /// Delete the lowest znode, if it is of this address and ours is the next.
+    Impeach { leader: String, reply: oneshot::Sender<Result<bool, ResignError>> },
+}
 
 /// The policy on enrolment, and when it was set.
 #[derive(Clone, Debug)]
@@ -43,7 +48,7 @@ pub(super) struct PolicySince {
 /// The other ends of the handle's channels.
 pub(super) struct Channels {
     pub(super) events: mpsc::Sender<Event>,
-    pub(super) resignations: mpsc::Receiver<Resign>,
+    pub(super) requests: mpsc::Receiver<Request>,
     pub(super) policy: watch::Receiver<PolicySince>,
     /// The session, for the handle's own operations.
     pub(super) session: watch::Sender<Option<Session>>,
@@ -79,7 +84,7 @@ enum End {
 enum Wake {
     Step,
     State(ClientState),
-    Resign(Resign),
+    Asked(Request),
 }
 
 impl Owner {
@@ -172,8 +177,8 @@ impl Owner {
             let state = match wake {
                 Wake::Step => None,
                 Wake::State(state) => Some(state),
-                Wake::Resign(caller) => {
-                    self.resign(session, caller).await;
+                Wake::Asked(request) => {
+                    self.oblige(session, request).await;
                     None
                 }
             };
@@ -248,21 +253,27 @@ impl Owner {
         tokio::select! {
             biased;
             state = states.changed() => Wake::State(state),
-            Some(resign) = self.channels.resignations.recv() => Wake::Resign(resign),
+            Some(request) = self.channels.requests.recv() => Wake::Asked(request),
             // No handle, no new policy: this branch is then disabled, and the owner is about to be stopped.
             Ok(()) = self.channels.policy.changed() => Wake::Step,
             () = watches.fired() => Wake::Step,
         }
     }
 
-    async fn resign(&mut self, session: &Session, caller: Resign) {
-        if caller.is_closed() {
-            return;
+    /// Does what was asked for. A caller that has gone meanwhile learns the outcome from the events.
+    async fn oblige(&mut self, session: &Session, request: Request) {
+        let interrupted = |error: OperationError| ResignError::Interrupted(error.to_string());
+        match request {
+            Request::Resign(caller) if !caller.is_closed() => {
+                let left = self.election.leave(session).await;
+                self.announce().await;
+                let _ = caller.send(left.map_err(interrupted));
+            }
+            Request::Impeach { leader, reply } if !reply.is_closed() => {
+                let _ = reply.send(self.election.impeach(session, &leader).await.map_err(interrupted));
+            }
+            Request::Resign(_) | Request::Impeach { .. } => {}
         }
-        let left = self.election.leave(session).await;
-        self.announce().await;
-        // A caller that has gone meanwhile learns the outcome from the events.
-        let _ = caller.send(left.map_err(|error| ResignError::Interrupted(error.to_string())));
     }
 
     /// Sends the events that lead from what was last said to what is now known.

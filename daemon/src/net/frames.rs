@@ -56,6 +56,13 @@ pub(crate) enum ConnectionError {
     Refused(String),
 }
 
+impl ConnectionError {
+    /// Whether the other side's system has answered that nobody listens there: the process is gone.
+    pub(crate) fn is_no_process(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// Bytes for which room is made before each read.
 const READ_BYTES: usize = 16 << 10;
 

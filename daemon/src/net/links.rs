@@ -52,11 +52,17 @@ pub(crate) async fn run_link(
                     return;
                 }
             }
-            Err(error) if !reported => {
-                reported = true;
-                tracing::info!(peer = %member.node, address = member.address, "cannot connect, and goes on trying: {error}");
+            Err(error) => {
+                if reported {
+                    tracing::debug!(peer = %member.node, "cannot connect: {error}");
+                } else {
+                    reported = true;
+                    tracing::info!(peer = %member.node, address = member.address, "cannot connect, and goes on trying: {error}");
+                }
+                if error.is_no_process() && events.send(Event::PeerRefused(member.node)).await.is_err() {
+                    return;
+                }
             }
-            Err(error) => tracing::debug!(peer = %member.node, "cannot connect: {error}"),
         }
         // Nodes that lost each other at the same moment should not try again at the same moment.
         sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;

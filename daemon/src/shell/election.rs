@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorumkv_protocol::NodeId;
 use quorumkv_protocol::client::NodeRole;
 use quorumkv_replica::{Notice, Status, Timestamp, Unwell};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::node::CONNECTED;
 use super::{Done, Node};
 use crate::coordination::{Coordinator, EnrolPolicy, Event, SessionState};
 
@@ -41,9 +43,9 @@ pub(super) struct Election {
     grace: Duration,
     /// Whether our znode is the lowest.
     seated: bool,
-    connected: bool,
     allocating: bool,
     resigning: bool,
+    impeaching: bool,
     /// Since when this node's znode is the lowest while nobody leads.
     idle_since: Timestamp,
 }
@@ -62,9 +64,9 @@ impl Election {
             done,
             grace,
             seated: false,
-            connected: false,
             allocating: false,
             resigning: false,
+            impeaching: false,
             idle_since: Timestamp::ZERO,
         }
     }
@@ -73,7 +75,6 @@ impl Election {
     pub(super) fn on_event(&mut self, event: Event, status: &Status) -> Option<Order> {
         match event {
             Event::Session(session) => {
-                self.connected = matches!(session, SessionState::Connected { .. });
                 self.node.set_zookeeper(Self::session_name(session));
                 None
             }
@@ -125,7 +126,7 @@ impl Election {
                 None
             }
             // While ZooKeeper is away nobody else could be elected: then a leader in trouble is better than none.
-            Notice::Unwell(unwell) if self.connected => {
+            Notice::Unwell(unwell) if self.node.has_zookeeper() => {
                 self.node.set_unwell(Some(describe(unwell)));
                 tracing::warn!("stands down: {}", describe(unwell));
                 self.resign();
@@ -133,6 +134,10 @@ impl Election {
             }
             Notice::Unwell(unwell) => {
                 tracing::warn!("{}; ZooKeeper is away, so this node goes on", describe(unwell));
+                None
+            }
+            Notice::Impeach { epoch } => {
+                self.impeach(epoch.node());
                 None
             }
             Notice::Established { .. } | Notice::Following { .. } => {
@@ -172,6 +177,11 @@ impl Election {
         }
     }
 
+    /// An attempt to impeach the leader came to its end.
+    pub(super) fn on_impeached(&mut self) {
+        self.impeaching = false;
+    }
+
     /// Leaves the election for good, so that a successor takes over at once.
     pub(super) async fn withdraw(coordinator: Coordinator) {
         if let Err(error) = coordinator.withdraw(PATIENCE.min(Duration::from_secs(2))).await {
@@ -202,6 +212,26 @@ impl Election {
         });
     }
 
+    /// A majority no longer hears `leader`. If this node is the next in line, it takes the leader's znode out of the election.
+    fn impeach(&mut self, leader: NodeId) {
+        let Some(address) = self.node.address_of(leader).map(ToOwned::to_owned) else { return };
+        if self.seated || !self.node.has_zookeeper() || std::mem::replace(&mut self.impeaching, true) {
+            return;
+        }
+        let (node, coordinator, done) = (Arc::clone(&self.node), self.coordinator.clone(), self.done.clone());
+        self.node.tasks.spawn(async move {
+            match coordinator.impeach(address.clone(), PATIENCE).await {
+                Ok(true) => {
+                    node.metrics.impeached();
+                    tracing::warn!(leader = address, "impeached the leader, whom a majority does not hear");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(leader = address, "cannot impeach the leader: {error}"),
+            }
+            let _ = done.send(Done::Impeached);
+        });
+    }
+
     fn resign(&mut self) {
         if !self.seated || std::mem::replace(&mut self.resigning, true) {
             return;
@@ -226,7 +256,7 @@ impl Election {
     pub(super) const fn session_name(session: SessionState) -> &'static str {
         match session {
             SessionState::Connecting => "connecting",
-            SessionState::Connected { .. } => "connected",
+            SessionState::Connected { .. } => CONNECTED,
             SessionState::Disconnected => "disconnected",
             SessionState::Lost => "lost",
         }

@@ -32,7 +32,7 @@ fn seat() -> Seat {
     let of_coordination = coordination::Config::new(config.zookeeper.clone(), config.advertise.clone());
     let (coordinator, _) = Coordinator::start(of_coordination, &tasks);
     let node = Node::new(Parts {
-        id: quorumkv_protocol::NodeId::new(1),
+        id: NodeId::new(1),
         config,
         state,
         events: channel(1).0,

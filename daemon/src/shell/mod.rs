@@ -32,6 +32,8 @@ pub(crate) enum Event {
     PeerUp(NodeId),
     /// The link to a member broke.
     PeerDown(NodeId),
+    /// A member's system has refused a connection.
+    PeerRefused(NodeId),
     /// A client's write; `retried` if another leader may have got it before.
     Write { request: WriteRequest, deadline: Instant, reply: ReplyTo, retried: bool },
     /// A client's quorum read.
@@ -60,6 +62,8 @@ pub(crate) enum Done {
     Installed { snapshot: EntryId },
     /// ZooKeeper allocated an epoch, or did not.
     Epoch(Option<u64>),
+    /// An attempt to impeach the leader came to its end.
+    Impeached,
     /// An attempt to resign came to its end: whether the place in the election was given up.
     Resigned(bool),
     /// Free space on the disk was looked at.

@@ -17,6 +17,9 @@ use crate::metrics::Metrics;
 use crate::net::Routes;
 use crate::state::State;
 
+/// What people call the state of a ZooKeeper session with which all is well.
+pub(super) const CONNECTED: &str = "connected";
+
 /// A leader that was not heard for this long is not counted on.
 const LEADER_SILENCE: Duration = Duration::from_secs(2);
 
@@ -180,8 +183,13 @@ impl Node {
 
     /// The election says how the ZooKeeper session is.
     pub(crate) fn set_zookeeper(&self, session: &'static str) {
-        self.metrics.zookeeper(session == "connected");
+        self.metrics.zookeeper(session == CONNECTED);
         self.change(|published| published.zookeeper = session);
+    }
+
+    /// Whether there is a session with ZooKeeper, and a connection.
+    pub(crate) fn has_zookeeper(&self) -> bool {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).zookeeper == CONNECTED
     }
 
     /// What the forming of the cluster waits for.

@@ -162,6 +162,7 @@ impl Owner {
             Event::Peer { from, envelope } => Input::Message { from, envelope },
             Event::PeerUp(node) => Input::PeerUp(node),
             Event::PeerDown(node) => Input::PeerDown(node),
+            Event::PeerRefused(node) => Input::PeerRefused(node),
             Event::Write { request, deadline, reply, retried } => {
                 let token = self.pending.add_write(reply, retried);
                 Input::Write { token, request, deadline: self.timestamp(deadline) }
@@ -197,6 +198,7 @@ impl Owner {
                 let order = self.election.on_epoch(counter, &self.replica.status());
                 return self.obey(order);
             }
+            Done::Impeached => return self.election.on_impeached(),
             Done::Resigned(is_done) => return self.election.on_resigned(is_done, &self.replica.status()),
             Done::DiskFull(full) => {
                 self.note_disk(full);
@@ -342,6 +344,7 @@ impl Owner {
                 tracing::info!(%epoch, "leads no longer: it was removed from the cluster");
             }
             Notice::Unwell(_) => {}
+            Notice::Impeach { epoch } => tracing::debug!(%epoch, "a majority does not hear the leader"),
             Notice::NotAVoter => tracing::warn!("was elected and has no vote, so it does not lead"),
             Notice::SampleVoid { configuration } => {
                 tracing::debug!(%configuration, "a read met newer members; samples again");

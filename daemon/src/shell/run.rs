@@ -254,7 +254,11 @@ impl Start {
         coordinator: Coordinator,
     ) -> Owner {
         let node = &self.node;
-        let settings = Settings { heartbeat: self.config.heartbeat, ..Settings::default() };
+        let settings = Settings {
+            heartbeat: self.config.heartbeat,
+            failover: self.config.failover_timeout,
+            ..Settings::default()
+        };
         let state = StateHandle(node.state().clone());
         let session_timeout = self.config.session_timeout;
         Owner {

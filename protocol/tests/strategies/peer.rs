@@ -145,6 +145,7 @@ pub(crate) fn peer_envelope() -> impl Strategy<Value = PeerEnvelope> {
         read_sample_reply().prop_map(PeerMessage::ReadSampleReply),
         heartbeat().prop_map(PeerMessage::Heartbeat),
         heartbeat_reply().prop_map(PeerMessage::HeartbeatReply),
+        epoch().prop_map(|epoch| PeerMessage::Doubt { epoch }),
         entry_id().prop_map(|since| PeerMessage::NotMember { since }),
     ];
     (number(), body).prop_map(|(correlation, body)| PeerEnvelope { correlation, body })

@@ -164,6 +164,7 @@ pub(crate) fn message(message: &PeerMessage) -> String {
             if reply.disk_full { ", disk full" } else { "" }
         ),
         PeerMessage::NotMember { since } => format!("NotMember since {}", id(*since)),
+        PeerMessage::Doubt { epoch: of } => format!("Doubt {}", epoch(*of)),
     }
 }
 
@@ -307,6 +308,7 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::Corruption { differing: (one, other), entry: at } => {
             format!("{} and {} differ at {}", node(*one), node(*other), id(*at))
         }
+        Notice::Impeach { epoch: of } => format!("impeaches the leader of {}", epoch(*of)),
         Notice::Absurd { node: other, what } => format!("{} is absurd: {what}", node(*other)),
     }
 }
@@ -318,6 +320,7 @@ pub(crate) fn input(input: &Input) -> String {
         Input::Message { from, envelope } => format!("{} says: {}", node(*from), message(&envelope.body)),
         Input::PeerUp(peer) => format!("reaches {}", node(*peer)),
         Input::PeerDown(peer) => format!("lost {}", node(*peer)),
+        Input::PeerRefused(peer) => format!("is refused by {}", node(*peer)),
         Input::Persisted(batch) => format!("batch {} is durable", batch.0),
         Input::Applied(version) => format!("applied {version}"),
         Input::Trimmed(base) => format!("trimmed to {}", id(*base)),

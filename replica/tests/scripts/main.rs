@@ -19,6 +19,7 @@
 //! trim 1 to 3                 node 1 saves its state and trims its log up to that version
 //! deliver 1 -> 2              what node 1 sent to node 2 arrives
 //! disconnect 1 2 | connect 1 2
+//! refused 2 by 1              the port of node 1 refuses a connection of node 2
 //! tick 100ms                  time passes at all nodes
 //! restart 2                   node 2 crashes, loses what it had not synced, and starts again
 //! kill 2                      node 2 is gone for good
@@ -89,6 +90,7 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
         ["deliver", from, "->", to] => cluster.deliver(node(from), node(to)),
         ["disconnect", one, other] => cluster.disconnect(node(one), node(other)),
         ["connect", one, other] => cluster.connect(node(one), node(other)),
+        ["refused", id, "by", peer] => cluster.input(node(id), Input::PeerRefused(node(peer))),
         ["tick", time] => cluster.tick(Duration::from_millis(number(time.trim_end_matches("ms")))),
         ["restart", id] => cluster.restart(node(id)),
         ["kill", id] => cluster.kill(node(id)),

@@ -293,6 +293,12 @@ impl World {
             Notice::Corruption { differing, entry } => {
                 panic!("{id} finds {differing:?} to differ at {entry}")
             }
+            Notice::Impeach { .. } => {
+                self.summary.impeachments += 1;
+                if !self.healed && self.rng.bool() {
+                    self.elect(id);
+                }
+            }
             Notice::Promised { .. }
             | Notice::Following { .. }
             | Notice::Contending { .. }

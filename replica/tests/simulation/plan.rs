@@ -107,6 +107,7 @@ fn settings(rng: &mut Rng) -> Settings {
     Settings {
         heartbeat: Duration::from_millis(rng.u64(20..100)),
         resend: Duration::from_millis(rng.u64(50..400)),
+        failover: Duration::from_millis(rng.u64(100..600)),
         quorum_silence: Duration::from_millis(800),
         sync_stall: Duration::from_secs(1),
         hedge: Duration::from_millis(rng.u64(2..30)),

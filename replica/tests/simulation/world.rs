@@ -91,10 +91,11 @@ pub(crate) struct Summary {
     pub(crate) voids: u64,
     pub(crate) dropped: u64,
     pub(crate) abdications: u64,
+    pub(crate) impeachments: u64,
 }
 
 impl Summary {
-    pub(crate) const fn fields(&mut self) -> [&mut u64; 22] {
+    pub(crate) const fn fields(&mut self) -> [&mut u64; 23] {
         [
             &mut self.events,
             &mut self.commits,
@@ -118,6 +119,7 @@ impl Summary {
             &mut self.voids,
             &mut self.dropped,
             &mut self.abdications,
+            &mut self.impeachments,
         ]
     }
 

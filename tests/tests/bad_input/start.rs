@@ -19,7 +19,7 @@ fn settings_that_make_no_sense_are_refused_before_anything_is_made() -> Result<(
     let cases: [(&[&str], &str); 13] = [
         (&["--host=0.0.0.0"], "--insecure"),
         (&["--host=0.0.0.0", "--insecure"], "--advertise"),
-        (&["--host=localhost"], "IP address"),
+        (&["--host=somewhere"], "IP address"),
         (&["--port=0"], "--port"),
         (&["--advertise=nowhere"], "--advertise"),
         (&["--zookeeper=a:b"], "--zookeeper"),

@@ -56,6 +56,7 @@ pub(super) fn check_message(id: NodeId, message: &Outgoing, nodes: &BTreeMap<Nod
         | PeerMessage::ReadSample(_)
         | PeerMessage::Heartbeat(_)
         | PeerMessage::HeartbeatReply(_)
-        | PeerMessage::NotMember { .. } => {}
+        | PeerMessage::NotMember { .. }
+        | PeerMessage::Doubt { .. } => {}
     }
 }
