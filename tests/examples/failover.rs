@@ -55,7 +55,7 @@ async fn main() -> Result<()> {
             }
         }
     });
-    for way in [Way::Killed, Way::Silent, Way::Asked] {
+    for way in [Way::Silent, Way::Killed, Way::Asked] {
         let mut times = Vec::new();
         for _ in 0..rounds {
             times.push(round(&cluster, &writes, way).await?);
