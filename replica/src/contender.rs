@@ -25,6 +25,8 @@ pub(crate) struct Contender {
     grants: BTreeMap<NodeId, Grant>,
     phase: Phase,
     asked: Option<Timestamp>,
+    /// When it last told those that have promised that it goes on.
+    told: Timestamp,
     warned: Timestamp,
 }
 
@@ -62,6 +64,7 @@ impl<S: StateView> Replica<S> {
             grants: BTreeMap::new(),
             phase: Phase::Gathering,
             asked: None,
+            told: self.now,
             warned: self.now,
         });
         self.out.notice(Notice::Contending { epoch });
@@ -199,6 +202,23 @@ impl<S: StateView> Replica<S> {
         let Role::Contender(contender) = &self.role else { return };
         if contender.asked.is_some_and(|asked| self.now.since(asked) >= resend) {
             self.ask_for_promises();
+        }
+        self.go_on();
+    }
+
+    /// Tells those that have promised, as often as a leader would, that this node is still at it: to catch up may take long, and
+    /// who hears nothing takes it for gone. They answer with what they promised, or with what fences this node.
+    fn go_on(&mut self) {
+        let heartbeat = self.settings.heartbeat;
+        let configuration = self.configurations.latest().id;
+        let Role::Contender(contender) = &mut self.role else { return };
+        if self.now.since(contender.told) < heartbeat {
+            return;
+        }
+        contender.told = self.now;
+        let epoch = contender.epoch;
+        for &node in contender.grants.keys().filter(|&&node| node != self.me) {
+            self.out.send(node, PeerMessage::Vote(Vote::Lead { epoch, configuration }));
         }
     }
 }

@@ -28,6 +28,10 @@ impl<S: StateView> Replica<S> {
         if epoch < self.promise || (epoch == self.promise && !matches!(self.role, Role::Follower)) {
             return self.refuse_vote(from, correlation, epoch);
         }
+        if epoch == self.promise {
+            // It was asked before: whoever asks is still at it.
+            self.suspicion.spoke(self.now);
+        }
         if self.is_installing() {
             // The log is about to be replaced by a snapshot: what it holds cannot be told now. The contender asks again.
             return;

@@ -5,7 +5,7 @@
 //! [`Settings::failover`](crate::Settings::failover), or at once when its port refuses a connection: then the process is
 //! gone. Whoever doubts tells the other voters, and again as long as it does; a doubt that is not repeated is forgotten.
 //! Where a quorum of voters doubts, each of them that does is told to [impeach](Notice::Impeach) the leader: the election
-//! has only the next in line do so. A node that is alone in its doubt does nothing, and one that stood still itself does not
+//! has only the next in line do so. Who has promised and not followed yet counts the contender's requests as signs of life. A node that is alone in its doubt does nothing, and one that stood still itself does not
 //! hold that silence against others.
 //!
 //! All of this gives progress only. A leader that was merely slow is fenced by its successor's epoch, as ever.
@@ -33,8 +33,8 @@ const STALL: Duration = Duration::from_millis(100);
 /// What this replica knows of doubts in the leader of the epoch that it promised.
 #[derive(Debug, Default)]
 pub(crate) struct Suspicion {
-    /// When this epoch was promised.
-    promised: Timestamp,
+    /// When this epoch was promised, or its contender last said that it goes on.
+    contended: Timestamp,
     /// When the leader's port last refused a connection.
     refused: Option<Timestamp>,
     /// When time was last told, and since when it was told regularly.
@@ -52,7 +52,12 @@ impl Suspicion {
     /// Another epoch was promised: what was known of the leader of the one before is of no use.
     pub(crate) fn begin(&mut self, now: Timestamp) {
         let Self { ticked, awake, .. } = *self;
-        *self = Self { promised: now, ticked, awake, ..Self::default() };
+        *self = Self { contended: now, ticked, awake, ..Self::default() };
+    }
+
+    /// The node that is to lead the promised epoch has asked for the promise again.
+    pub(crate) const fn spoke(&mut self, now: Timestamp) {
+        self.contended = now;
     }
 }
 
@@ -107,8 +112,8 @@ impl<S: StateView> Replica<S> {
             && self.promise != Epoch::ZERO
             && leader != self.me
             && self.configuration().is_voter(self.me);
-        let Suspicion { promised, refused, awake, .. } = self.suspicion;
-        let heard = self.following.heard.max(promised);
+        let Suspicion { contended, refused, awake, .. } = self.suspicion;
+        let heard = self.following.heard.max(contended);
         let is_gone = refused.is_some_and(|refused| refused >= heard) && !self.links.contains(&leader);
         let is_silent = self.now.since(heard.max(awake)) >= self.settings.failover;
         is_concerned && (is_gone || is_silent)

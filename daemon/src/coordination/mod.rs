@@ -210,24 +210,25 @@ impl Coordinator {
     /// Gives up our place: deletes our znode, and enrols again at the tail (subject to the policy on enrolment). The
     /// successor sees it at once. If we had no znode, there is nothing to give up.
     pub async fn resign(&self, within: Duration) -> Result<(), ResignError> {
-        let asked = async {
-            let (reply, outcome) = oneshot::channel();
-            self.requests.send(Request::Resign(reply)).await.map_err(|_| ResignError::Withdrawn)?;
-            outcome.await.unwrap_or(Err(ResignError::Withdrawn))
-        };
-        timeout(within, asked).await.unwrap_or(Err(ResignError::Deadline(within)))
+        self.ask(Request::Resign, within).await
     }
 
-    /// Deletes the lowest znode if it is the leader's whom the node at `leader` is taken for, and ours is the next. Says
-    /// whether it did.
+    /// Deletes the lowest znode if it is that of the node at `leader`, and ours is the next. Says whether it did.
     ///
     /// # Errors
     /// As for [`resign`](Self::resign).
     pub async fn impeach(&self, leader: String, within: Duration) -> Result<bool, ResignError> {
+        self.ask(|reply| Request::Impeach { leader, reply }, within).await
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, ResignError>>) -> Request,
+        within: Duration,
+    ) -> Result<T, ResignError> {
         let asked = async {
             let (reply, outcome) = oneshot::channel();
-            let request = Request::Impeach { leader, reply };
-            self.requests.send(request).await.map_err(|_| ResignError::Withdrawn)?;
+            self.requests.send(request(reply)).await.map_err(|_| ResignError::Withdrawn)?;
             outcome.await.unwrap_or(Err(ResignError::Withdrawn))
         };
         timeout(within, asked).await.unwrap_or(Err(ResignError::Deadline(within)))

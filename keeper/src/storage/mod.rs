@@ -111,11 +111,11 @@ pub enum OpenError {
     Thread(#[from] std::io::Error),
 }
 
-/// An error with its sources, in one line.
 /// What to do when a part of the log is lost.
 const RESTORE: &str =
     "; nothing was changed: restore the data directory from a copy that is whole (docs/keeper.md, Damage)";
 
+/// An error with its sources, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

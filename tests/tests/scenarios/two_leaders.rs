@@ -11,7 +11,8 @@ use crate::load::{Counter, Load};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_wakes_up_after_another_was_elected_is_fenced() -> Result<()> {
     let zookeeper = ZooKeeper::start(3)?;
-    let cluster = Cluster::builder().nodes(3).start(&zookeeper).await?;
+    // Its session is to end, so the majority must not be quicker (see `impeachment` for that).
+    let cluster = Cluster::builder().nodes(3).arg("--failover-timeout=1min").start(&zookeeper).await?;
     let load = Load::start(&cluster, "load", 2, 20);
     let counter = Counter::start(&cluster, 2);
     load.progress(50).await?;
