@@ -142,6 +142,9 @@ pub(crate) enum Command {
         /// An endpoint, or the beginning of a node's id
         node: String,
     },
+    /// Show and change who belongs to the cluster
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// Set all keys of a file of JSON lines
     #[command(
         after_help = "Examples:\n  kvctl import backup.jsonl\n  zcat backup.jsonl.gz | kvctl import -\n\n\
@@ -187,6 +190,75 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+/// What to do about the members
+#[derive(Subcommand, Debug)]
+pub(crate) enum MemberCommand {
+    /// List the members and how far they are, as the leader knows it
+    #[command(after_help = "Example:\n  kvctl member list")]
+    List,
+    /// Add a node: it is brought up to date first, and votes then
+    #[command(
+        after_help = "Example:\n  kvd --port 5003 --data-dir /var/lib/kvd-5003 --zookeeper 127.0.0.1:2181 &\n  \
+        kvctl member add 127.0.0.1:5003\n\nThe node must run, with an empty data directory and the ZooKeeper of this cluster."
+    )]
+    Add {
+        /// Where the other nodes reach it
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// Leave it a learner: it holds everything and does not vote
+        #[arg(long)]
+        learner: bool,
+        #[command(flatten)]
+        change: ChangeArguments,
+    },
+    /// Remove a member; its process ends
+    #[command(
+        after_help = "Examples:\n  kvctl member remove 127.0.0.1:5003\n  kvctl member remove 3fa2 --dry-run"
+    )]
+    Remove {
+        /// Its address, or the beginning of its id
+        node: String,
+        #[command(flatten)]
+        change: ChangeArguments,
+    },
+    /// Put a new node in the place of a member, which may be dead
+    #[command(
+        after_help = "Example:\n  kvctl member replace 3fa2 127.0.0.1:5003\n\nThe old member goes when the new one is up to date. \
+        A node that lost its disk and starts again at its old address does this by itself."
+    )]
+    Replace {
+        /// The address of the member that goes, or the beginning of its id
+        old: String,
+        /// Where the other nodes reach the node that comes
+        #[arg(value_name = "HOST:PORT")]
+        new: String,
+        #[command(flatten)]
+        change: ChangeArguments,
+    },
+    /// Let a learner vote, as soon as it is up to date
+    #[command(after_help = "Example:\n  kvctl member promote 127.0.0.1:5003")]
+    Promote {
+        /// Its address, or the beginning of its id
+        node: String,
+        #[command(flatten)]
+        change: ChangeArguments,
+    },
+}
+
+/// How to change the members
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ChangeArguments {
+    /// Only say whether it would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it although fewer members than a quorum may be left that answer: writes may then wait for ever
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// How long to wait for a node to be brought up to date
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout, default_value = "1h")]
+    pub(crate) wait: Duration,
 }
 
 /// Where a value comes from: one of the two

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use clap_complete::Shell;
 use quorumkv_client::{Client, Consistency, Endpoint, GetOptions, Version};
 
-use crate::args::{Arguments, BenchArguments, Command, Freshness, ValueArguments};
+use crate::args::{
+    Arguments, BenchArguments, ChangeArguments, Command, Freshness, MemberCommand, ValueArguments,
+};
 use crate::exit::{Code, Failure};
 use crate::output::Format;
 
@@ -46,10 +48,32 @@ pub(crate) enum Task {
     Leader,
     KillLeader,
     Kill { node: String },
+    Member(MemberTask),
     Import(Import),
     Export(Export),
     Bench(BenchArguments),
     Completions(Shell),
+}
+
+/// What to do about the members.
+#[derive(Debug)]
+pub(crate) enum MemberTask {
+    List,
+    Add { address: Endpoint, learner: bool, how: Changing },
+    Remove { node: String, how: Changing },
+    Replace { old: String, new: Endpoint, how: Changing },
+    Promote { node: String, how: Changing },
+}
+
+/// How to change the members.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changing {
+    pub(crate) dry_run: bool,
+    pub(crate) force: bool,
+    /// Longest time for a node to catch up.
+    pub(crate) wait: Duration,
+    /// Longest time to wait for another change to end.
+    pub(crate) patience: Duration,
 }
 
 /// Which keys to list.
@@ -113,7 +137,8 @@ impl TryFrom<Arguments> for Invocation {
     fn try_from(arguments: Arguments) -> Result<Self, Failure> {
         let endpoints = endpoints(&arguments.endpoints)?;
         let timeout = arguments.timeout.unwrap_or_else(|| default_timeout(&arguments.command));
-        Ok(Self { endpoints, format: format(arguments.output), timeout, task: task(arguments.command)? })
+        let task = task(arguments.command, timeout)?;
+        Ok(Self { endpoints, format: format(arguments.output), timeout, task })
     }
 }
 
@@ -145,12 +170,13 @@ const fn default_timeout(command: &Command) -> Duration {
         | Command::Del { .. }
         | Command::Cas { .. }
         | Command::Scan { .. }
+        | Command::Member(_)
         | Command::Bench(_)
         | Command::Completions { .. } => TIMEOUT,
     }
 }
 
-fn task(command: Command) -> Result<Task, Failure> {
+fn task(command: Command, timeout: Duration) -> Result<Task, Failure> {
     Ok(match command {
         Command::Put { key, value } => Task::Put { key: key_of(key)?, value: source(value) },
         Command::Get { key, consistency, evidence } => {
@@ -176,12 +202,29 @@ fn task(command: Command) -> Result<Task, Failure> {
         Command::Leader => Task::Leader,
         Command::KillLeader => Task::KillLeader,
         Command::Kill { node } => Task::Kill { node },
+        Command::Member(command) => Task::Member(member(command, timeout)?),
         Command::Import { file, checkpoint, window } => Task::Import(import(file, checkpoint, window)?),
         Command::Export { prefix, file, after, resume } => {
             Task::Export(Export { prefix: bytes_of(prefix), after: after.map(bytes_of), file, resume })
         }
         Command::Bench(arguments) => Task::Bench(check_bench(arguments)?),
         Command::Completions { shell } => Task::Completions(shell),
+    })
+}
+
+fn member(command: MemberCommand, patience: Duration) -> Result<MemberTask, Failure> {
+    let endpoint = |text: String| text.parse().map_err(|error| usage(format!("{error}")));
+    let how = |ChangeArguments { dry_run, force, wait }| Changing { dry_run, force, wait, patience };
+    Ok(match command {
+        MemberCommand::List => MemberTask::List,
+        MemberCommand::Add { address, learner, change } => {
+            MemberTask::Add { address: endpoint(address)?, learner, how: how(change) }
+        }
+        MemberCommand::Remove { node, change } => MemberTask::Remove { node, how: how(change) },
+        MemberCommand::Replace { old, new, change } => {
+            MemberTask::Replace { old, new: endpoint(new)?, how: how(change) }
+        }
+        MemberCommand::Promote { node, change } => MemberTask::Promote { node, how: how(change) },
     })
 }
 

@@ -62,6 +62,11 @@ impl Attempts {
         self.sent == 0
     }
 
+    /// Whether an attempt may have been carried out.
+    pub(crate) const fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some()
+    }
+
     /// What the write came to, given that no attempt brought its result and that there will be no more.
     pub(crate) fn into_error(self) -> WriteError {
         match (self.doubt, self.refusal, self.unreachable) {

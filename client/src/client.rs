@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorumkv_protocol::Version;
-use quorumkv_protocol::client::{Consistency, Got, NodeStatus, Request, Response, Scanned, Write, Written};
+use quorumkv_protocol::client::{
+    Consistency, Got, Members, NodeStatus, Request, Response, Scanned, Write, Written,
+};
+use quorumkv_protocol::membership::Change;
 
 use crate::builder::ClientBuilder;
 use crate::context::Context;
 use crate::endpoint::Endpoint;
-use crate::error::{NodeError, ReadError, WriteError};
+use crate::error::{ChangeError, NodeError, ReadError, WriteError};
 use crate::pool::Pool;
 use crate::read;
 use crate::sequences::Sequences;
-use crate::write::Operation;
+use crate::write::{Fulfilled, Operation, Wish};
 
 /// What the clones of a client share.
 #[derive(Debug)]
@@ -128,7 +131,51 @@ impl Client {
     /// # Errors
     /// Not applied, or unknown: see [`WriteError`].
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
-        Operation::new(&self.shared, write, self.timeout).run().await
+        match Operation::new(&self.shared, Wish::Write(write), self.timeout).run().await? {
+            Fulfilled::Written(written) => Ok(written),
+            Fulfilled::Refused(_) | Fulfilled::Permitted => unreachable!("only changes come to this"),
+        }
+    }
+
+    /// Changes who belongs to the cluster; returns the configuration's entry. With `force`, even if fewer voters than a
+    /// quorum may be left that can vote.
+    ///
+    /// # Errors
+    /// Not done, or unknown: see [`ChangeError`].
+    pub async fn change(&self, change: Change, force: bool) -> Result<Written, ChangeError> {
+        match self.wish(change, force, false).await? {
+            Fulfilled::Written(written) => Ok(written),
+            Fulfilled::Refused(refusal) => Err(ChangeError::Refused(refusal)),
+            Fulfilled::Permitted => unreachable!("it was not asked whether"),
+        }
+    }
+
+    /// Whether [`change`](Self::change) would be done now.
+    ///
+    /// # Errors
+    /// It would not, or no leader could be asked: see [`ChangeError`].
+    pub async fn may_change(&self, change: Change, force: bool) -> Result<(), ChangeError> {
+        match self.wish(change, force, true).await? {
+            // A change that was made before under the same request id cannot be: this one is new.
+            Fulfilled::Written(_) | Fulfilled::Permitted => Ok(()),
+            Fulfilled::Refused(refusal) => Err(ChangeError::Refused(refusal)),
+        }
+    }
+
+    async fn wish(&self, change: Change, force: bool, dry_run: bool) -> Result<Fulfilled, WriteError> {
+        let wish = Wish::Change { change, force, dry_run };
+        Operation::new(&self.shared, wish, self.timeout).run().await
+    }
+
+    /// Who belongs to the cluster, and how far everybody is, as the leader knows it.
+    ///
+    /// # Errors
+    /// No leader could be asked: see [`ReadError`].
+    pub async fn members(&self) -> Result<Members, ReadError> {
+        match read::read(&self.shared, Request::Members, self.timeout).await? {
+            (_, Response::Members(members)) => Ok(*members),
+            (endpoint, _) => Err(ReadError::UnexpectedAnswer(endpoint)),
+        }
     }
 
     /// Reads a key, linearizably.

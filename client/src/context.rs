@@ -84,7 +84,11 @@ impl Context {
             Response::Got(got) => got.value.iter().for_each(|value| self.observe(value.version)),
             Response::Scanned(page) => self.observe(page.at),
             Response::Status(status) => self.observe(status.committed),
-            Response::Stopping | Response::Failed(_) => {}
+            Response::Stopping
+            | Response::Failed(_)
+            | Response::Members(_)
+            | Response::Refused(_)
+            | Response::Permitted => {}
         }
     }
 }

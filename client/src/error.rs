@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quorumkv_protocol::client::{Evidence, Failure};
 use quorumkv_protocol::frame::FrameError;
+use quorumkv_protocol::membership;
 use quorumkv_protocol::{Certainty, ClusterId, ErrorCode};
 use thiserror::Error;
 
@@ -72,6 +73,17 @@ impl WriteError {
             Self::Unreachable(_) => None,
         }
     }
+}
+
+/// Why the members are not known to have been changed.
+#[derive(Clone, Debug, Error)]
+pub enum ChangeError {
+    /// The leader does not do it: nothing was changed.
+    #[error("{0}")]
+    Refused(membership::Refusal),
+    /// As for a write: not done, or unknown.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
 /// Why a read has no answer.

@@ -61,11 +61,13 @@ pub use builder::ClientBuilder;
 pub use client::{Client, GetOptions, Pages, ScanOptions};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{
-    Cause, ConnectError, ConnectionError, ConnectionFailure, Limited, NodeError, ReadError, Refusal,
-    TooLarge, WriteError,
+    Cause, ChangeError, ConnectError, ConnectionError, ConnectionFailure, Limited, NodeError, ReadError,
+    Refusal, TooLarge, WriteError,
 };
 pub use quorumkv_protocol::client::{
-    Consistency, Evidence, Got, Item, NodeRole, NodeStatus, Rule, Scanned, Versioned, Witness, Write, Written,
+    Consistency, Evidence, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Rule, Scanned,
+    SnapshotProgress, Versioned, Witness, Write, Written,
 };
 pub use quorumkv_protocol::entry::Outcome;
+pub use quorumkv_protocol::membership::{Change, Member, Refusal as ChangeRefusal};
 pub use quorumkv_protocol::{Certainty, ClusterId, ErrorCode, NodeId, Version};

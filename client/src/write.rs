@@ -1,8 +1,9 @@
-//! One write, from its first attempt to its result.
+//! One request that only the leader can carry out, from its first attempt to its result: a write, or a change of the members.
 
 use std::time::Duration;
 
 use quorumkv_protocol::client::{Failure, Request, Response, Write, WriteRequest, Written};
+use quorumkv_protocol::membership::{self, Change, ChangeRequest};
 use quorumkv_protocol::{ErrorCode, Version};
 
 use crate::attempts::Attempts;
@@ -13,10 +14,25 @@ use crate::route::Route;
 use crate::sequences::Ticket;
 use crate::session::ExchangeError;
 
-/// A write on its way.
+/// What is asked of the leader.
+pub(crate) enum Wish {
+    Write(Write),
+    Change { change: Change, force: bool, dry_run: bool },
+}
+
+/// What came of it.
+pub(crate) enum Fulfilled {
+    Written(Written),
+    /// The members are not changed.
+    Refused(membership::Refusal),
+    /// The members would be changed.
+    Permitted,
+}
+
+/// A wish on its way.
 pub(crate) struct Operation<'a> {
     shared: &'a Shared,
-    write: Write,
+    wish: Wish,
     route: Route,
     attempts: Attempts,
     ticket: Ticket,
@@ -28,16 +44,16 @@ pub(crate) struct Operation<'a> {
 
 /// What follows an attempt.
 enum Next {
-    Done(Written),
+    Done(Fulfilled),
     TryAgain,
     GiveUp,
 }
 
 impl<'a> Operation<'a> {
-    pub(crate) fn new(shared: &'a Shared, write: Write, timeout: Duration) -> Self {
+    pub(crate) fn new(shared: &'a Shared, wish: Wish, timeout: Duration) -> Self {
         Self {
             shared,
-            write,
+            wish,
             route: Route::new(timeout),
             attempts: Attempts::default(),
             ticket: shared.sequences.begin(),
@@ -46,8 +62,8 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Tries until the write has a result, no further attempt can help, or the deadline has passed.
-    pub(crate) async fn run(mut self) -> Result<Written, WriteError> {
+    /// Tries until there is a result, no further attempt can help, or the deadline has passed.
+    pub(crate) async fn run(mut self) -> Result<Fulfilled, WriteError> {
         loop {
             let node = self.shared.pool.leader_or_any(&self.route.tried);
             self.route.tried.push(node.endpoint.clone());
@@ -56,7 +72,7 @@ impl<'a> Operation<'a> {
                 Err(error) => self.note(&node, error),
             };
             match next {
-                Next::Done(written) => return Ok(written),
+                Next::Done(result) => return Ok(result),
                 Next::TryAgain if self.route.goes_on(&self.shared.pool).await => {}
                 Next::TryAgain | Next::GiveUp => return Err(self.attempts.into_error()),
             }
@@ -67,13 +83,17 @@ impl<'a> Operation<'a> {
         let session = node.session(self.route.deadline).await?;
         // The handshake tells what is committed, so this is as fresh as it can be; later attempts keep it.
         let since = *self.since.get_or_insert_with(|| self.shared.context.committed());
-        let request = WriteRequest {
-            request: self.ticket.id(),
-            floor: self.shared.sequences.floor(),
-            since,
-            write: self.write.clone(),
+        let (request, floor) = (self.ticket.id(), self.shared.sequences.floor());
+        let body = match &self.wish {
+            Wish::Write(write) => {
+                Request::Write(WriteRequest { request, floor, since, write: write.clone() })
+            }
+            Wish::Change { change, force, dry_run } => Request::Change {
+                request: ChangeRequest { request, floor, since, change: change.clone(), force: *force },
+                dry_run: *dry_run,
+            },
         };
-        session.exchange(Request::Write(request), self.route.deadline).await
+        session.exchange(body, self.route.deadline).await
     }
 
     /// Draws the conclusions of an attempt that was answered.
@@ -82,14 +102,29 @@ impl<'a> Operation<'a> {
             Response::Written(written) => {
                 let leader = written.leader.as_deref().unwrap_or(node.endpoint.as_str());
                 self.shared.pool.learn_leader(leader);
-                Next::Done(written)
+                Next::Done(Fulfilled::Written(written))
             }
             Response::Failed(failure) => self.refused(node, failure).await,
-            Response::Got(_) | Response::Scanned(_) | Response::Status(_) | Response::Stopping => {
+            // What an attempt in doubt came to, this does not say.
+            Response::Refused(refusal) if self.is_change() && !self.attempts.is_in_doubt() => {
+                Next::Done(Fulfilled::Refused(refusal))
+            }
+            Response::Permitted if self.is_change() => Next::Done(Fulfilled::Permitted),
+            Response::Got(_)
+            | Response::Scanned(_)
+            | Response::Status(_)
+            | Response::Stopping
+            | Response::Members(_)
+            | Response::Refused(_)
+            | Response::Permitted => {
                 self.attempts.in_doubt(Cause::UnexpectedAnswer(node.endpoint.clone()));
                 Next::GiveUp
             }
         }
+    }
+
+    const fn is_change(&self) -> bool {
+        matches!(self.wish, Wish::Change { .. })
     }
 
     async fn refused(&mut self, node: &Node, failure: Failure) -> Next {

@@ -6,18 +6,23 @@
 //! | `node.json` | identity of the node, and the cluster once it belongs to one |
 //! | `log/` | the write-ahead log |
 //! | `state/` | the applied state |
+//! | `damaged-1`, … | what was there before, set aside because a part of it was lost |
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use quorumkv_protocol::membership::{Configuration, Member};
-use quorumkv_protocol::{ClusterId, NodeId};
+use quorumkv_protocol::{ClusterId, EntryId, Epoch, NodeId, Version};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What may stand in the directory. The last is there where a file system is mounted.
 const KNOWN: [&str; 6] = ["LOCK", "node.json", "node.json.new", "log", "state", "lost+found"];
+
+/// How the names of directories begin in which damaged data is kept.
+const ASIDE: &str = "damaged-";
 
 /// Version of the layout of the directory.
 const FORMAT: u32 = 1;
@@ -40,12 +45,13 @@ pub struct Identity {
     pub membership: Option<Membership>,
 }
 
-/// The cluster that a node belongs to, and who else did when it was formed.
+/// The cluster that a node belongs to, and its members at one time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Membership {
     /// Its identity.
     pub cluster: ClusterId,
-    /// Its first members. Who belongs to it now is in the log.
+    /// In a data directory: the first members, or [`Configuration::UNKNOWN`] if the node came later. Who belongs to the
+    /// cluster now is in the log.
     pub configuration: Configuration,
 }
 
@@ -94,6 +100,11 @@ struct File1 {
 struct Cluster1 {
     id: String,
     members: Vec<Member1>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    learners: Vec<Member1>,
+    /// That of the entry which made them members; 0 for the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    version: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,7 +129,8 @@ impl DataDir {
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
             .map_err(io("list", path))?;
         let node_file = path.join("node.json");
-        if !names.iter().all(|name| KNOWN.iter().any(|known| name == known)) {
+        let is_aside = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(ASIDE));
+        if !names.iter().all(|name| KNOWN.iter().any(|known| name == known) || is_aside(name)) {
             return Err(DataDirError::Foreign(path.to_owned()));
         }
         let lock_path = path.join("LOCK");
@@ -163,6 +175,59 @@ impl DataDir {
         self.path.join("state")
     }
 
+    /// Moves all that is there into a directory beside it, whose path is returned, and begins anew with a new identity: a part
+    /// of what this node has promised is lost, so it must not be who it was.
+    ///
+    /// # Errors
+    /// See [`DataDirError`]. If it is cut short, what is missing then is found missing at the next start.
+    pub fn set_aside(mut self) -> Result<(Self, PathBuf), DataDirError> {
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| DataDirError::Io { action, path, source }
+        };
+        let aside = (1..u32::MAX).map(|n| self.path.join(format!("{ASIDE}{n}"))).find(|path| !path.exists());
+        let aside = aside.expect("there are fewer directories than numbers");
+        fs::create_dir(&aside).map_err(io("create", &aside))?;
+        // The identity goes last: without it, the rest would belong to nobody.
+        for name in ["log", "state", "node.json"] {
+            let path = self.path.join(name);
+            if path.exists() {
+                fs::rename(&path, aside.join(name)).map_err(io("set aside", &path))?;
+            }
+        }
+        self.renew()?;
+        Ok((self, aside))
+    }
+
+    /// Removes all that this node has kept, and begins anew with a new identity.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn wipe(mut self) -> Result<Self, DataDirError> {
+        for path in [self.log(), self.state()] {
+            match fs::remove_dir_all(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(DataDirError::Io { action: "remove", path, source });
+                }
+                _ => {}
+            }
+        }
+        self.renew()?;
+        Ok(self)
+    }
+
+    fn renew(&mut self) -> Result<(), DataDirError> {
+        let identity = Identity { node: NodeId::new(rand::random()), membership: None };
+        let path = self.path.join("node.json");
+        write_identity(&self.path, &identity).map_err(|source| DataDirError::Io {
+            action: "write",
+            path,
+            source,
+        })?;
+        self.identity = identity;
+        Ok(())
+    }
+
     /// Notes, durably, which cluster this node belongs to.
     ///
     /// # Errors
@@ -198,11 +263,18 @@ fn read_identity(path: &Path) -> Result<Identity, DataDirError> {
     decode(&bytes).map_err(|reason| DataDirError::Unreadable { path: path.to_owned(), reason })
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn encode(identity: &Identity) -> Vec<u8> {
     let member = |member: &Member| Member1 { node: member.node.to_string(), address: member.address.clone() };
     let cluster = identity.membership.as_ref().map(|membership| Cluster1 {
         id: membership.cluster.to_string(),
         members: membership.configuration.voters.iter().map(member).collect(),
+        learners: membership.configuration.learners.iter().map(member).collect(),
+        version: membership.configuration.id.version.get(),
     });
     let file = File1 { format: FORMAT, node: identity.node.to_string(), cluster };
     let mut bytes = serde_json::to_vec_pretty(&file).expect("text and numbers always encode");
@@ -223,8 +295,11 @@ fn decode(bytes: &[u8]) -> Result<Identity, String> {
         None => None,
         Some(cluster) => {
             let members = cluster.members.into_iter().map(member).collect::<Result<_, _>>()?;
+            let learners = cluster.learners.into_iter().map(member).collect::<Result<_, _>>()?;
             let id = cluster.id.parse().map_err(|_| format!("{:?} is no cluster id", cluster.id))?;
-            let configuration = Configuration::first(members);
+            // Along the log of one cluster the version alone says which configuration is newer.
+            let entry = EntryId::new(Epoch::ZERO, Version::new(cluster.version));
+            let configuration = Configuration { id: entry, learners, ..Configuration::first(members) };
             Some(Membership { cluster: id, configuration })
         }
     };
@@ -232,7 +307,8 @@ fn decode(bytes: &[u8]) -> Result<Identity, String> {
     Ok(Identity { node, membership })
 }
 
-/// The form in which the first configuration is kept in ZooKeeper: the same as in `node.json`, without a node.
+/// The form in which a configuration is kept in ZooKeeper: the same as in `node.json`, without a node. Of its entry the
+/// version is kept, and not the epoch.
 #[must_use]
 pub fn encode_membership(membership: &Membership) -> Vec<u8> {
     encode(&Identity { node: NodeId::new(0), membership: Some(membership.clone()) })
@@ -260,6 +336,28 @@ mod tests {
         let identity = first.identity().clone();
         drop(first);
         assert_eq!(*DataDir::open(dir.path()).expect("opened again").identity(), identity);
+    }
+
+    #[test]
+    fn what_is_set_aside_is_kept_and_the_node_is_another() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut first = DataDir::open(dir.path()).expect("opened");
+        let configuration = Configuration::UNKNOWN;
+        first.join(Membership { cluster: ClusterId::new(9), configuration }).expect("joined");
+        let old = first.identity().clone();
+        fs::create_dir(first.log()).expect("made");
+        fs::write(first.log().join("1.wal"), "x").expect("written");
+        let (second, aside) = first.set_aside().expect("set aside");
+        assert!(second.identity().node != old.node && second.identity().membership.is_none());
+        assert_eq!(read_identity(&aside.join("node.json")).expect("kept"), old);
+        assert!(aside.join("log").join("1.wal").exists() && !second.log().exists());
+        let identity = second.identity().clone();
+        drop(second);
+        let third = DataDir::open(dir.path()).expect("opened again");
+        assert_eq!(*third.identity(), identity);
+        fs::create_dir(third.log()).expect("made");
+        let fourth = third.wipe().expect("wiped");
+        assert!(fourth.identity().node != identity.node && !fourth.log().exists() && aside.exists());
     }
 
     #[test]

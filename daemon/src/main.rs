@@ -48,7 +48,7 @@ fn be_a_node(matches: &ArgMatches, stop_with_stdin: bool) -> Result<ExitCode, Ex
         kvd::dev::stop_with_stdin().map_err(|error| fail(NAME, &format!("cannot start: {error}"), 1))?;
     }
     let ended = runtime(NAME)?.block_on(kvd::run(config));
-    ended.map_err(|error| fail(NAME, &error.to_string(), 1))?;
+    ended.map_err(|error| fail(NAME, &error.to_string(), error.exit_code()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -158,6 +158,8 @@ impl Metrics {
             Request::Scan { .. } => "scan",
             Request::Status => "status",
             Request::Stop => "stop",
+            Request::Members => "members",
+            Request::Change { .. } => "change",
         };
         self.requests.get_or_create(&Operation { operation }).inc();
     }

@@ -7,6 +7,7 @@ use crate::budget::bounded;
 use crate::entry::Outcome;
 use crate::error::ErrorCode;
 use crate::ids::{ClusterId, EntryId, Epoch, NodeId, RequestId, Version};
+use crate::membership::{ChangeRequest, Member, Refusal};
 
 /// Most items in one page of a scan.
 pub const MAX_SCAN_ITEMS: usize = 10_000;
@@ -63,6 +64,15 @@ pub enum Request {
     Status,
     /// Stop this daemon: resign, finish, exit. Answered before it dies.
     Stop,
+    /// Who belongs to the cluster, and how far is everybody? The leader answers; others ask it.
+    Members,
+    /// Change who belongs to the cluster. The leader answers; others hand it on.
+    Change {
+        /// What to change.
+        request: ChangeRequest,
+        /// Whether only to say if it would be done.
+        dry_run: bool,
+    },
 }
 
 /// A write, and what makes its retries harmless.
@@ -150,6 +160,12 @@ pub enum Response {
     Stopping,
     /// The request was not answered as asked.
     Failed(Failure),
+    /// The members, as the leader knows them.
+    Members(Box<Members>),
+    /// The members are not changed; nothing was logged.
+    Refused(Refusal),
+    /// The change would be made.
+    Permitted,
 }
 
 /// A finished write.
@@ -275,6 +291,10 @@ pub enum NodeRole {
     Contender,
     /// It leads an epoch whose opening entry is committed.
     Leader,
+    /// It receives everything and does not vote.
+    Learner,
+    /// It does not belong to the cluster: it was not added yet, or was removed.
+    Outsider,
 }
 
 impl NodeRole {
@@ -286,6 +306,8 @@ impl NodeRole {
             Self::Follower => "follower",
             Self::Contender => "contender",
             Self::Leader => "leader",
+            Self::Learner => "learner",
+            Self::Outsider => "outsider",
         }
     }
 }
@@ -327,7 +349,55 @@ pub struct NodeStatus {
     pub software: String,
     /// Since it started, in seconds.
     pub uptime_s: u64,
-    /// The members of its configuration.
+    /// The members of its configuration: voters, then learners.
     #[serde(deserialize_with = "bounded::<_, _, MAX_WITNESSES>")]
-    pub members: Vec<crate::membership::Member>,
+    pub members: Vec<Member>,
+}
+
+/// The members of the cluster, as the leader knows them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Members {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Who says so.
+    pub leader: NodeId,
+    /// The epoch that it leads.
+    pub epoch: Epoch,
+    /// The configuration that counts.
+    pub configuration: EntryId,
+    /// Whether it is committed. Until then, no other change is made.
+    pub committed: bool,
+    /// The leader's last version.
+    pub last: Version,
+    /// Voters, then learners.
+    #[serde(deserialize_with = "bounded::<_, _, MAX_WITNESSES>")]
+    pub members: Vec<MemberStatus>,
+}
+
+/// What the leader knows of a member.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Who it is.
+    pub member: Member,
+    /// Whether its votes count.
+    pub votes: bool,
+    /// The member whose place it takes when it has caught up.
+    pub replaces: Option<NodeId>,
+    /// Whether it answers the leader.
+    pub live: bool,
+    /// Whether it holds enough to vote.
+    pub caught_up: bool,
+    /// Versions of the leader's log that it is not known to hold.
+    pub behind: u64,
+    /// What it has been sent of a snapshot; `None` if it receives none from the leader.
+    pub snapshot: Option<SnapshotProgress>,
+}
+
+/// How far a snapshot is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SnapshotProgress {
+    /// Bytes sent.
+    pub sent: u64,
+    /// Bytes in all, about.
+    pub total: u64,
 }

@@ -155,6 +155,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The node that comes, if one does.
+    #[must_use]
+    pub const fn new_member(&self) -> Option<&Member> {
+        match self {
+            Self::AddLearner(new) | Self::Replace { new, .. } => Some(new),
+            Self::Promote(_) | Self::Remove(_) => None,
+        }
+    }
+}
+
 /// Why the members are not changed. Nothing was logged. Variants are stable: their order is the wire format.
 #[derive(Clone, PartialEq, Eq, Debug, Error, Serialize, Deserialize)]
 pub enum Refusal {

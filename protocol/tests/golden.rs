@@ -56,12 +56,12 @@ variants! {
         NoQuorum, OutcomeUnknown, Superseded, RequestExpired, Conflict, ReadTimedOut, Corruption, DiskFull,
         ShuttingDown, NotMember,
     }
-    Request { Write, Get, Scan, Status, Stop }
+    Request { Write, Get, Scan, Status, Stop, Members, Change }
     Write { Put, Delete, CompareAndSet }
     Consistency { Quorum, Local }
-    Response { Written, Got, Scanned, Status, Stopping, Failed }
+    Response { Written, Got, Scanned, Status, Stopping, Failed, Members, Refused, Permitted }
     Rule { KnownCommitted, Chosen }
-    NodeRole { Forming, Follower, Contender, Leader }
+    NodeRole { Forming, Follower, Contender, Leader, Learner, Outsider }
     Body { Open, Write, Configure }
     Effect { Put, Delete }
     Outcome { Applied, NotFound, Mismatch }

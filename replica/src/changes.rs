@@ -27,7 +27,13 @@ use crate::time::Timestamp;
 
 impl<S: StateView> Replica<S> {
     /// A client wants to change the members.
-    pub(crate) fn change(&mut self, token: Token, request: &ChangeRequest, deadline: Timestamp) {
+    pub(crate) fn change(
+        &mut self,
+        token: Token,
+        request: &ChangeRequest,
+        dry_run: bool,
+        deadline: Timestamp,
+    ) {
         match &self.role {
             _ if self.removed.is_some() => return self.refuse(token, ErrorCode::NotMember),
             Role::Follower => {
@@ -43,6 +49,7 @@ impl<S: StateView> Replica<S> {
             return;
         }
         match self.changed(&request.change, request.force) {
+            Ok(_) if dry_run => self.out.answer(token, Reply::Permitted),
             Ok(next) => {
                 let floor = request.floor.min(request.request.sequence);
                 let entry = self.configure(Some(Asked { request: request.request, floor }), next);

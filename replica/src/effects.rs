@@ -86,6 +86,8 @@ pub enum Reply {
     },
     /// The members are not changed; nothing was logged.
     Refused(Refusal),
+    /// The change of the members would be made; nothing was logged.
+    Permitted,
     /// The request failed.
     Failed {
         /// Why, and with it what is certain about a write.

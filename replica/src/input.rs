@@ -66,6 +66,8 @@ pub enum Input {
         token: Token,
         /// What it wants.
         request: ChangeRequest,
+        /// Whether only to say if it would be done: [`Reply::Permitted`](crate::Reply::Permitted).
+        dry_run: bool,
         /// When the client stops waiting.
         deadline: Timestamp,
     },

@@ -175,7 +175,9 @@ impl<S: StateView> Replica<S> {
             Input::StandDown => self.stand_down(StoodDown::Told),
             Input::DiskFull(full) => self.disk_full = full,
             Input::Write { token, request, deadline } => self.write(token, request, deadline),
-            Input::Change { token, request, deadline } => self.change(token, &request, deadline),
+            Input::Change { token, request, dry_run, deadline } => {
+                self.change(token, &request, dry_run, deadline);
+            }
             Input::Read { token, key, evidence, deadline } => self.read(token, key, evidence, deadline),
             Input::Barrier { token, deadline } => self.barrier(token, deadline),
             Input::LogRead { read, entries } => self.log_read(&read, entries),

@@ -129,6 +129,9 @@ impl State {
                 self.stopped = true;
                 Response::Stopping
             }
+            Request::Members | Request::Change { .. } => {
+                panic!("a script has to answer what concerns the members")
+            }
         }
     }
 

@@ -9,8 +9,8 @@
 //! |---|---|---|
 //! | `election/<host:port>_<sequence>` | ephemeral, sequential | the name says it all; the lowest sequence leads |
 //! | `epoch` | persistent | the last epoch given out, in decimal |
-//! | `members/<node id, 16 hex digits>` | persistent | the node's `host:port` |
-//! | `configuration` | persistent | the first configuration, written exactly once |
+//! | `members/<node id, 16 hex digits>` | persistent | the `host:port` of a node that registered for the first start |
+//! | `configuration` | persistent | the configuration: created exactly once, then kept up by the leaders as a copy |
 //!
 //! One task owns the session ([`Coordinator::start`]); [`Coordinator`] is its handle and [`Event`]s are what it tells.
 //! The files: `connect_string` parses where ZooKeeper is, `contenders` decides (pure functions), `session` wraps the
@@ -127,6 +127,12 @@ pub enum EnrolPolicy {
         /// Enrol all the same after this time, counted from when there is a session and this policy.
         at_most: Duration,
     },
+}
+
+impl EnrolPolicy {
+    /// Not at all: this node has no vote.
+    pub const NEVER: Self =
+        Self::Wait { incumbent: String::new(), at_most: Duration::from_secs(u64::MAX / 4) };
 }
 
 /// Why a resignation, or an impeachment, is not known to have been done.
@@ -262,6 +268,11 @@ impl Coordinator {
         self.registry.register(id, address, within).await
     }
 
+    /// Takes a node from those that have registered.
+    pub async fn deregister(&self, id: u64, within: Duration) -> Result<(), RegistryError> {
+        self.registry.deregister(id, within).await
+    }
+
     /// The nodes that have registered.
     pub async fn members(&self, within: Duration) -> Result<Members, RegistryError> {
         self.registry.members(within).await
@@ -282,7 +293,17 @@ impl Coordinator {
         self.registry.create_configuration_once(configuration, within).await
     }
 
-    /// The first configuration, if it has been stored.
+    /// Stores a configuration in the place of one that `is_older`, or of none. False if the one that is there is not.
+    pub async fn replace_configuration(
+        &self,
+        configuration: &[u8],
+        is_older: &(dyn Fn(&[u8]) -> bool + Send + Sync),
+        within: Duration,
+    ) -> Result<bool, RegistryError> {
+        self.registry.replace_configuration(configuration, is_older, within).await
+    }
+
+    /// The configuration, if one has been stored.
     pub async fn configuration(&self, within: Duration) -> Result<Option<Vec<u8>>, RegistryError> {
         self.registry.configuration(within).await
     }
@@ -301,10 +322,12 @@ mod tests {
             spawnable(async move {
                 let _ = handle.allocate_epoch(0, within).await;
                 let _ = handle.register(0, &address, within).await;
+                let _ = handle.deregister(0, within).await;
                 let _ = handle.members(within).await;
                 let _ = handle.await_members(0, within).await;
                 let _ = handle.create_configuration_once(&[], within).await;
                 let _ = handle.configuration(within).await;
+                let _ = handle.replace_configuration(&[], &|_| false, within).await;
                 let _ = handle.resign(within).await;
                 let _ = handle.impeach(String::new(), within).await;
                 let _ = handle.withdraw(within).await;

@@ -1,5 +1,5 @@
 //! What the cluster keeps in ZooKeeper besides the election: the last epoch given out, the nodes that want to be
-//! members, and the first configuration.
+//! members at the first start, and a copy of the configuration.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -180,6 +180,12 @@ impl Registry {
         self.call("register member", within, attempt).await
     }
 
+    pub(super) async fn deregister(&self, id: u64, within: Duration) -> Result<(), RegistryError> {
+        let path = &format!("{}/members/{id:016x}", self.root);
+        self.call("deregister member", within, |session: Session| async move { session.delete(path).await })
+            .await
+    }
+
     pub(super) async fn members(&self, within: Duration) -> Result<Members, RegistryError> {
         let folder = &format!("{}/members", self.root);
         let attempt = |session: Session| async move {
@@ -228,6 +234,28 @@ impl Registry {
             }
         };
         self.call("create configuration", within, attempt).await
+    }
+
+    pub(super) async fn replace_configuration(
+        &self,
+        configuration: &[u8],
+        is_older: &(dyn Fn(&[u8]) -> bool + Send + Sync),
+        within: Duration,
+    ) -> Result<bool, RegistryError> {
+        let path = &format!("{}/configuration", self.root);
+        let attempt = |session: Session| async move {
+            loop {
+                let done = match session.read(path).await? {
+                    None => session.create(path, configuration).await?,
+                    Some((stored, _)) if !is_older(&stored) => return Ok(false),
+                    Some((_, version)) => session.replace(path, configuration, version).await?,
+                };
+                if done {
+                    return Ok(true);
+                }
+            }
+        };
+        self.call("replace configuration", within, attempt).await
     }
 
     pub(super) async fn configuration(&self, within: Duration) -> Result<Option<Vec<u8>>, RegistryError> {

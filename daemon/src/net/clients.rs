@@ -12,6 +12,7 @@ use quorumkv_protocol::client::{
 use quorumkv_protocol::entry::is_key;
 use quorumkv_protocol::frame::CLIENT_FRAME_LIMIT;
 use quorumkv_protocol::hello::Limits;
+use quorumkv_protocol::membership::Refusal;
 use quorumkv_protocol::{ErrorCode, frame};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, Budget, COALESCED_MESSAGES, Charge, ConnectionError, Reader};
 use super::{Forward, Forwarder};
+use crate::coordination::HostPort;
 use crate::shell::{Event, Leadership, Node};
 
 /// Bytes of a scan's page: well below a frame, whose overhead per item is small.
@@ -101,7 +103,13 @@ fn value_bytes(response: &Response) -> usize {
         Response::Scanned(page) => {
             page.items.iter().map(|item| item.key.len() + item.value.value.len()).sum()
         }
-        Response::Written(_) | Response::Status(_) | Response::Stopping | Response::Failed(_) => 0,
+        Response::Written(_)
+        | Response::Status(_)
+        | Response::Stopping
+        | Response::Failed(_)
+        | Response::Members(_)
+        | Response::Refused(_)
+        | Response::Permitted => 0,
     }
 }
 
@@ -205,9 +213,13 @@ impl Session {
         match request {
             Request::Status => return reply.send(Response::Status(Box::new(node.status()))),
             Request::Stop => return self.stop(reply),
-            Request::Write(_) | Request::Get { .. } | Request::Scan { .. } => {}
+            Request::Write(_)
+            | Request::Get { .. }
+            | Request::Scan { .. }
+            | Request::Members
+            | Request::Change { .. } => {}
         }
-        if node.membership().is_none() {
+        if node.cluster().is_none() {
             return reply.fail(ErrorCode::NotReady, node.remarks());
         }
         if node.stopping.is_cancelled() {
@@ -216,7 +228,17 @@ impl Session {
         let deadline = Instant::now() + timeout;
         let read_deadline = Instant::now() + timeout.min(node.read_timeout);
         match request {
-            Request::Write(write) => self.write(write, deadline, reply).await,
+            Request::Write(write) => match check(&write) {
+                Ok(()) => self.lead(Request::Write(write), deadline, reply).await,
+                Err(message) => reply.fail(ErrorCode::TooLarge, message),
+            },
+            Request::Members => self.lead(Request::Members, deadline, reply).await,
+            Request::Change { request, dry_run } => match request.change.new_member() {
+                Some(new) if new.address.parse::<HostPort>().is_err() => {
+                    reply.send(Response::Refused(Refusal::Unsound));
+                }
+                _ => self.lead(Request::Change { request, dry_run }, deadline, reply).await,
+            },
             Request::Get { key, consistency: Consistency::Local, .. } => self.get_local(&key, reply),
             Request::Get { key, consistency: Consistency::Quorum, evidence } => {
                 self.tell(Event::Read { key, evidence, deadline: read_deadline, reply }).await;
@@ -239,13 +261,13 @@ impl Session {
         let _ = self.clients.node.events.send(event).await;
     }
 
-    async fn write(&self, request: WriteRequest, deadline: Instant, reply: ReplyTo) {
+    /// Brings a request to the leader.
+    async fn lead(&self, request: Request, deadline: Instant, reply: ReplyTo) {
         let node = &self.clients.node;
-        if let Err(message) = check(&request) {
-            return reply.fail(ErrorCode::TooLarge, message);
-        }
         match node.leadership() {
-            Leadership::Leading => self.tell(Event::Write { request, deadline, reply, retried: false }).await,
+            Leadership::Leading => {
+                self.tell(Event::ToLead { request, deadline, reply, retried: false }).await;
+            }
             leadership if self.forwarded => {
                 let leader = leadership.address().map(ToOwned::to_owned);
                 let message = "this node does not lead".to_owned();

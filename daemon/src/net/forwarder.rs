@@ -1,6 +1,6 @@
-//! Forwarding writes to the leader.
+//! Forwarding to the leader what only it can do: writes, and changes of the members.
 //!
-//! A forwarded write stays here until it is answered or its client stops waiting. When the leader changes, or the
+//! What is forwarded stays here until it is answered or its client stops waiting. When the leader changes, or the
 //! connection to it breaks, everything unanswered is sent again to the next: the request ids make that harmless.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use quorumkv_protocol::ErrorCode;
-use quorumkv_protocol::client::{
-    Failure, Request, RequestEnvelope, Response, ResponseEnvelope, WriteRequest,
-};
+use quorumkv_protocol::client::{Failure, Request, RequestEnvelope, Response, ResponseEnvelope};
 use quorumkv_protocol::frame::PEER_FRAME_LIMIT;
 use quorumkv_protocol::hello::{Hello, Role};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -25,7 +23,7 @@ use super::ReplyTo;
 use super::frames::{self, ConnectionError, Reader};
 use crate::shell::{Event, Leadership, Node};
 
-/// Writes that may wait here. Beyond it they are refused as overload.
+/// Requests that may wait here. Beyond it they are refused as overload.
 const QUEUE: usize = 16_384;
 
 /// How often deadlines are looked at: an answer may come this much late.
@@ -37,10 +35,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Answers this much before the client stops waiting, so that the answer still finds it.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// A write on its way to the leader.
+/// A request on its way to the leader.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    request: WriteRequest,
+    request: Request,
     deadline: Instant,
     reply: ReplyTo,
     /// How many times it was sent: each may have reached a leader.
@@ -50,28 +48,23 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// A write that has not been sent yet, counted among the `unanswered` ones.
-    pub(crate) fn new(
-        request: WriteRequest,
-        deadline: Instant,
-        reply: ReplyTo,
-        unanswered: &TaskTracker,
-    ) -> Self {
+    /// A request that has not been sent yet, counted among the `unanswered` ones.
+    pub(crate) fn new(request: Request, deadline: Instant, reply: ReplyTo, unanswered: &TaskTracker) -> Self {
         Self { request, deadline, reply, sent: 0, _unanswered: unanswered.token() }
     }
 
     /// Answers that the time is up.
     fn give_up(self) {
         if self.sent > 0 {
-            let message = "the leader did not answer in time: the write may have been applied, or may yet be";
+            let message = "the leader did not answer in time: it may have been done, or may yet be";
             self.reply.fail(ErrorCode::OutcomeUnknown, message);
         } else {
-            self.reply.fail(ErrorCode::NoQuorum, "no leader was found in time; nothing was written");
+            self.reply.fail(ErrorCode::NoQuorum, "no leader was found in time; nothing was done");
         }
     }
 }
 
-/// Takes writes that the leader is to have.
+/// Takes requests that the leader is to have.
 #[derive(Clone, Debug)]
 pub(crate) struct Forwarder {
     queue: Sender<Forward>,
@@ -84,22 +77,30 @@ impl Forwarder {
         (Self { queue }, forwards)
     }
 
-    /// Forwards a write.
+    /// Forwards a request.
     pub(crate) fn forward(&self, forward: Forward) {
         if let Err(refused) = self.queue.try_send(forward) {
-            let message = "too many writes wait for a leader at this node; nothing was written";
+            let message = "too many requests wait for a leader at this node; nothing was done";
             refused.into_inner().reply.fail(ErrorCode::Overloaded, message);
         }
     }
 }
 
-/// A write failed that was sent more than once. The failure speaks of the last time only; the client, who sent once, would
-/// conclude that the write was not applied.
-pub(crate) fn doubt(failure: &mut Failure) {
-    if failure.code != ErrorCode::OutcomeUnknown {
-        failure.message =
-            format!("it was sent to more than one leader, and the last said: {}", failure.message);
-        failure.code = ErrorCode::OutcomeUnknown;
+/// This came of a request that was sent more than once. A failure speaks of the last time only; the client, who sent once,
+/// would conclude that nothing was done.
+pub(crate) fn doubt(response: &mut Response) {
+    let of_several = |last: &dyn std::fmt::Display| {
+        format!("it was sent to more than one leader, and the last said: {last}")
+    };
+    match response {
+        Response::Failed(failure) if failure.code != ErrorCode::OutcomeUnknown => {
+            failure.message = of_several(&failure.message);
+            failure.code = ErrorCode::OutcomeUnknown;
+        }
+        Response::Refused(refusal) => {
+            *response = super::clients::failure(ErrorCode::OutcomeUnknown, of_several(refusal))
+        }
+        _ => {}
     }
 }
 
@@ -179,11 +180,8 @@ impl Pending {
                     forward = self.queue.recv() => forward.ok_or(Ended)?,
                 },
             };
-            self.node
-                .events
-                .send(Event::Write { request, deadline, reply, retried: sent > 0 })
-                .await
-                .map_err(|_| Ended)?;
+            let event = Event::ToLead { request, deadline, reply, retried: sent > 0 };
+            self.node.events.send(event).await.map_err(|_| Ended)?;
         }
     }
 
@@ -233,7 +231,7 @@ impl Pending {
             forward.sent += 1;
             let left = forward.deadline.saturating_duration_since(now).saturating_sub(MARGIN);
             let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-            Some(RequestEnvelope { correlation, timeout_ms, body: Request::Write(forward.request.clone()) })
+            Some(RequestEnvelope { correlation, timeout_ms, body: forward.request.clone() })
         };
         let envelopes: Vec<RequestEnvelope> = numbers.into_iter().filter_map(envelope).collect();
         tokio::select! {
@@ -252,15 +250,19 @@ impl Pending {
         }
         let Some(forward) = self.forwards.remove(&response.correlation) else { return Ok(()) };
         let mut body = response.body;
+        if forward.sent > 1 {
+            doubt(&mut body);
+        }
         match &mut body {
             Response::Written(written) => written.leader = Some(leader.to_owned()),
-            Response::Failed(failure) => {
-                failure.leader = Some(leader.to_owned());
-                if forward.sent > 1 {
-                    doubt(failure);
-                }
-            }
-            Response::Got(_) | Response::Scanned(_) | Response::Status(_) | Response::Stopping => {}
+            Response::Failed(failure) => failure.leader = Some(leader.to_owned()),
+            Response::Got(_)
+            | Response::Scanned(_)
+            | Response::Status(_)
+            | Response::Stopping
+            | Response::Members(_)
+            | Response::Refused(_)
+            | Response::Permitted => {}
         }
         forward.reply.send(body);
         Ok(())

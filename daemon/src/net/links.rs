@@ -1,5 +1,6 @@
 //! The connection that this node keeps open to each other member: for its requests and their replies.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,27 +10,57 @@ use quorumkv_protocol::hello::{Hello, Role};
 use quorumkv_protocol::membership::Member;
 use quorumkv_protocol::peer::PeerEnvelope;
 use quorumkv_protocol::{ClusterId, NodeId};
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::Routes;
 use super::frames::{self, COALESCED_MESSAGES, ConnectionError, Reader};
-use super::routes::QUEUE;
-use crate::shell::Event;
+use crate::shell::{Event, Node};
 
 /// Pause between attempts to connect: it doubles from the first to the second of these.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The links to the other members: one for each.
+#[derive(Debug)]
+pub(crate) struct Links {
+    node: Arc<Node>,
+    /// All links end with it.
+    closing: CancellationToken,
+    open: BTreeMap<NodeId, CancellationToken>,
+}
+
+impl Links {
+    pub(crate) const fn new(node: Arc<Node>, closing: CancellationToken) -> Self {
+        Self { node, closing, open: BTreeMap::new() }
+    }
+
+    /// Opens links to the members that have none, and closes those to nodes that are no members; returns the latter.
+    pub(crate) fn keep(&mut self, cluster: ClusterId, members: &BTreeMap<NodeId, Member>) -> Vec<NodeId> {
+        let me = self.node.id;
+        let gone: Vec<_> = self.open.extract_if(.., |node, _| !members.contains_key(node)).collect();
+        gone.iter().for_each(|(_, link)| link.cancel());
+        for member in members.values().filter(|member| member.node != me) {
+            self.open.entry(member.node).or_insert_with(|| {
+                let until = self.closing.child_token();
+                let (node, member) = (Arc::clone(&self.node), member.clone());
+                self.node.tasks.spawn(until.clone().run_until_cancelled_owned(run(node, cluster, member)));
+                until
+            });
+        }
+        gone.into_iter().map(|(node, _)| node).collect()
+    }
+
+    /// Whether there is to be a link to this node.
+    pub(crate) fn include(&self, node: NodeId) -> bool {
+        self.open.contains_key(&node)
+    }
+}
+
 /// Keeps the link to `member` open for ever; tells the owner when it is up and when it is down.
-pub(crate) async fn run_link(
-    me: NodeId,
-    cluster: ClusterId,
-    member: Member,
-    routes: Arc<Routes>,
-    events: Sender<Event>,
-) {
-    let hello = Hello::new(Some(cluster), Role::Peer { node: me });
+async fn run(node: Arc<Node>, cluster: ClusterId, member: Member) {
+    let hello = Hello::new(Some(cluster), Role::Peer { node: node.id });
+    let events = &node.events;
     let mut pause = SHORTEST_PAUSE;
     let mut reported = false;
     loop {
@@ -37,16 +68,15 @@ pub(crate) async fn run_link(
             Ok((reader, writer)) => {
                 tracing::info!(peer = %member.node, address = member.address, "connected");
                 (pause, reported) = (SHORTEST_PAUSE, false);
-                let (queue, messages) = mpsc::channel(QUEUE);
-                routes.set_requests(member.node, Some(queue));
+                let (connection, messages) = node.routes.connect(member.node);
                 if events.send(Event::PeerUp(member.node)).await.is_err() {
                     return;
                 }
                 let ended = tokio::select! {
-                    ended = read(reader, member.node, &events) => ended,
+                    ended = read(reader, member.node, events) => ended,
                     ended = write(writer, messages) => ended,
                 };
-                routes.set_requests(member.node, None);
+                drop(connection);
                 tracing::info!(peer = %member.node, address = member.address, "disconnected: {ended}");
                 if events.send(Event::PeerDown(member.node)).await.is_err() {
                     return;

@@ -9,6 +9,6 @@ mod server;
 
 pub(crate) use clients::{Clients, ReplyTo, Scan};
 pub(crate) use forwarder::{Forward, Forwarder, doubt, run as run_forwarder};
-pub(crate) use links::run_link;
+pub(crate) use links::Links;
 pub(crate) use routes::Routes;
 pub(crate) use server::Server;

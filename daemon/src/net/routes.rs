@@ -53,16 +53,14 @@ impl Routes {
         }
     }
 
-    /// Requests to the member go here from now on, or nowhere.
-    pub(crate) fn set_requests(&self, node: NodeId, way: Option<Sender<PeerEnvelope>>) {
-        let requests = &mut self.ways.write().unwrap_or_else(PoisonError::into_inner).requests;
-        match way {
-            Some(way) => requests.insert(node, way),
-            None => requests.remove(&node),
-        };
+    /// Requests to the node go over this connection from now on, until it ends.
+    pub(crate) fn connect(self: &Arc<Self>, node: NodeId) -> (Outbound, Receiver<PeerEnvelope>) {
+        let (way, requests) = channel(QUEUE);
+        self.ways.write().unwrap_or_else(PoisonError::into_inner).requests.insert(node, way.clone());
+        (Outbound { routes: Arc::clone(self), node, way }, requests)
     }
 
-    /// A member has opened a connection: the replies to what comes over it are in the queue. `None` if there are more
+    /// Another node has opened a connection: the replies to what comes over it are in the queue. `None` if there are more
     /// than members ever need.
     pub(crate) fn accept(self: &Arc<Self>, node: NodeId) -> Option<(Inbound, Receiver<PeerEnvelope>)> {
         let (way, replies) = channel(QUEUE);
@@ -80,7 +78,24 @@ impl Routes {
     }
 }
 
-/// A connection that a member has opened. Dropping it ends the way for its replies.
+/// A connection to another node. Dropping it ends the way for requests, unless there is another by now.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    routes: Arc<Routes>,
+    node: NodeId,
+    way: Sender<PeerEnvelope>,
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        let requests = &mut self.routes.ways.write().unwrap_or_else(PoisonError::into_inner).requests;
+        if requests.get(&self.node).is_some_and(|way| way.same_channel(&self.way)) {
+            requests.remove(&self.node);
+        }
+    }
+}
+
+/// A connection that another node has opened. Dropping it ends the way for its replies.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     routes: Arc<Routes>,

@@ -131,17 +131,14 @@ impl Server {
         }
     }
 
-    /// Why a node may not send peer messages here.
+    /// Why a node may not send peer messages here. That it is no member here is no reason: it may be one by a configuration
+    /// that this node does not have yet, and one that was removed has to be told so.
     fn objection(&self, node: NodeId) -> Option<(ErrorCode, String)> {
-        match self.clients.node.membership() {
-            None => Some((ErrorCode::NotReady, "this node does not belong to a cluster yet".to_owned())),
-            Some(membership) => {
-                let is_other_member =
-                    membership.configuration.member(node).is_some() && node != self.clients.node.id;
-                let message = || format!("node {node} is not another member of this cluster");
-                (!is_other_member).then(|| (ErrorCode::NotPermitted, message()))
-            }
+        if self.clients.node.cluster().is_none() {
+            return Some((ErrorCode::NotReady, "this node does not belong to a cluster yet".to_owned()));
         }
+        let is_this = node == self.clients.node.id;
+        is_this.then(|| (ErrorCode::NotPermitted, format!("node {node} is this node itself")))
     }
 
     /// Takes a member's requests; the replies go back over this connection.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorumkv_protocol::NodeId;
 use quorumkv_protocol::client::NodeRole;
-use quorumkv_replica::{Notice, Status, Timestamp, Unwell};
+use quorumkv_replica::{Membership, Notice, Status, Timestamp, Unwell};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::node::CONNECTED;
@@ -120,8 +120,9 @@ impl Election {
                 self.allocate(status);
                 None
             }
-            // Somebody else has a higher epoch, although our znode is the lowest: let them settle it.
-            Notice::StoodDown { .. } => {
+            // Somebody else has a higher epoch, although our znode is the lowest: let them settle it. Who has no vote cannot
+            // lead at all.
+            Notice::StoodDown { .. } | Notice::NotAVoter => {
                 self.resign();
                 None
             }
@@ -155,7 +156,8 @@ impl Election {
         let incumbent =
             heard.filter(|&leader| leader != self.node.id).and_then(|leader| self.node.address_of(leader));
         self.coordinator.set_enrolment(match incumbent {
-            Some(incumbent) => EnrolPolicy::Wait { incumbent: incumbent.to_owned(), at_most: self.grace },
+            _ if status.membership != Membership::Voter => EnrolPolicy::NEVER,
+            Some(incumbent) => EnrolPolicy::Wait { incumbent, at_most: self.grace },
             None => EnrolPolicy::Enrol,
         });
         let is_idle = self.seated && !self.allocating && !self.resigning && status.role == NodeRole::Follower;
@@ -214,7 +216,7 @@ impl Election {
 
     /// A majority no longer hears `leader`. If this node is the next in line, it takes the leader's znode out of the election.
     fn impeach(&mut self, leader: NodeId) {
-        let Some(address) = self.node.address_of(leader).map(ToOwned::to_owned) else { return };
+        let Some(address) = self.node.address_of(leader) else { return };
         if self.seated || !self.node.has_zookeeper() || std::mem::replace(&mut self.impeaching, true) {
             return;
         }

@@ -36,6 +36,7 @@ fn seat() -> Seat {
         config,
         state,
         events: channel(1).0,
+        routes: Arc::default(),
         metrics: Arc::new(Metrics::new()),
         tasks,
         stopping: CancellationToken::new(),

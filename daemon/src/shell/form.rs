@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quorumkv_protocol::membership::{Configuration, Member};
-use quorumkv_protocol::{ClusterId, NodeId};
+use quorumkv_protocol::{ClusterId, EntryId, NodeId};
 use thiserror::Error;
 use tokio::time::sleep;
 
@@ -14,7 +14,7 @@ use crate::coordination::{Coordinator, Members, RegistryError};
 use crate::data_dir::{DataDir, DataDirError, Membership, decode_membership, encode_membership};
 
 /// Longest that one operation on ZooKeeper may take before it is tried again.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause before something that failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -25,19 +25,6 @@ pub enum FormError {
     /// The membership cannot be kept.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The cluster was formed by others.
-    #[error(
-        "cluster {cluster} was formed without this node {node} ({members}): use the data directory that it was formed \
-         with, or another root in --zookeeper for a new cluster"
-    )]
-    NotAMember {
-        /// The cluster.
-        cluster: ClusterId,
-        /// This node.
-        node: NodeId,
-        /// Who is a member.
-        members: String,
-    },
     /// The data directory belongs elsewhere.
     #[error(
         "the data directory belongs to cluster {ours}, but ZooKeeper holds cluster {theirs} there: choose the right \
@@ -49,50 +36,29 @@ pub enum FormError {
         /// ZooKeeper's.
         theirs: ClusterId,
     },
-    /// The address has changed.
-    #[error(
-        "this node is known to its cluster as {known}, and now says that it is {now}: start it with --advertise {known}"
-    )]
-    Moved {
-        /// As the configuration has it.
-        known: String,
-        /// As the flags have it.
-        now: String,
-    },
     /// ZooKeeper holds something else under our path.
     #[error("the configuration in ZooKeeper is not understood ({0}): choose another root in --zookeeper")]
     Foreign(String),
 }
 
-/// Finds the cluster that this node belongs to: the one in its data directory, or else the one that is formed through
-/// ZooKeeper. Goes on trying while ZooKeeper cannot be reached.
+/// Finds the cluster that this node belongs to, or is to belong to: the one in its data directory, or else the one that is
+/// formed through ZooKeeper. Goes on trying while ZooKeeper cannot be reached.
 pub(super) async fn form(
     node: &Node,
     config: &Config,
     coordinator: &Coordinator,
     data_dir: &mut DataDir,
 ) -> Result<Membership, FormError> {
-    let membership = match data_dir.identity().membership.clone() {
-        Some(membership) => membership,
-        None => {
-            let membership = form_first(node, config, coordinator).await?;
-            if membership.configuration.member(node.id).is_some() {
-                data_dir.join(membership.clone())?;
-            }
-            membership
-        }
-    };
-    match membership.configuration.member(node.id) {
-        None => {
-            let members = membership.configuration.voters.iter().map(|member| member.address.as_str());
-            let members = members.collect::<Vec<_>>().join(", ");
-            Err(FormError::NotAMember { cluster: membership.cluster, node: node.id, members })
-        }
-        Some(member) if member.address != node.address => {
-            Err(FormError::Moved { known: member.address.clone(), now: node.address.clone() })
-        }
-        Some(_) => Ok(membership),
+    if let Some(membership) = data_dir.identity().membership.clone() {
+        return Ok(membership);
     }
+    let found = form_first(node, config, coordinator).await?;
+    // Who was there from the beginning begins with the first members. Who comes later knows nobody, until a leader speaks to it.
+    let is_first = found.configuration.id == EntryId::ZERO && found.configuration.is_voter(node.id);
+    let configuration = if is_first { found.configuration } else { Configuration::UNKNOWN };
+    let membership = Membership { cluster: found.cluster, configuration };
+    data_dir.join(membership.clone())?;
+    Ok(membership)
 }
 
 /// Checks that ZooKeeper, once it can be reached, holds the same cluster; writes it there if it holds none.
@@ -114,12 +80,18 @@ async fn form_first(
 ) -> Result<Membership, FormError> {
     let size = config.cluster_size;
     node.set_forming(format!("waiting for ZooKeeper at {}", config.zookeeper));
-    patiently(|| coordinator.register(node.id.get(), &config.advertise, PATIENCE)).await;
     let stored = loop {
         if let Some(stored) = patiently(|| coordinator.configuration(PATIENCE)).await {
             break stored;
         }
-        let registered = patiently(|| coordinator.members(PATIENCE)).await;
+        patiently(|| coordinator.register(node.id.get(), &config.advertise, PATIENCE)).await;
+        let mut registered = patiently(|| coordinator.members(PATIENCE)).await;
+        // Two nodes cannot be at one address: the others were this one, before it was given another directory.
+        for (id, _) in
+            registered.extract_if(.., |&id, address| id != node.id.get() && *address == config.advertise)
+        {
+            patiently(|| coordinator.deregister(id, PATIENCE)).await;
+        }
         node.set_forming(format!("{} of {size} nodes have registered", registered.len()));
         if registered.len() < size {
             // A deadline that passes is no news: the rest of the nodes is still to come.
@@ -143,7 +115,7 @@ fn first_membership(registered: &Members, size: usize) -> Membership {
 }
 
 /// Repeats an operation on ZooKeeper until it succeeds. The coordination says in the log what is wrong.
-async fn patiently<T, F>(mut operation: impl FnMut() -> F) -> T
+pub(super) async fn patiently<T, F>(mut operation: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, RegistryError>>,
 {

@@ -2,9 +2,12 @@
 
 mod election;
 mod form;
+mod members;
+mod mirror;
 mod node;
 mod owner;
 mod pending;
+mod rejoin;
 mod run;
 
 pub use run::{RunError, run};
@@ -15,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use quorumkv_protocol::client::WriteRequest;
+use quorumkv_protocol::client::Request;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::peer::PeerEnvelope;
 use quorumkv_protocol::{EntryId, NodeId, Version};
@@ -34,8 +37,9 @@ pub(crate) enum Event {
     PeerDown(NodeId),
     /// A member's system has refused a connection.
     PeerRefused(NodeId),
-    /// A client's write; `retried` if another leader may have got it before.
-    Write { request: WriteRequest, deadline: Instant, reply: ReplyTo, retried: bool },
+    /// A client's request that only the leader can answer: a write, or one about the members. `retried` if another leader may
+    /// have got it before.
+    ToLead { request: Request, deadline: Instant, reply: ReplyTo, retried: bool },
     /// A client's quorum read.
     Read { key: Bytes, evidence: bool, deadline: Instant, reply: ReplyTo },
     /// A client's linearizable scan.

@@ -5,14 +5,14 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use quorumkv_protocol::client::{NodeRole, NodeStatus};
+use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::{ClusterId, Epoch, NodeId, Version};
-use quorumkv_replica::{Status, Timestamp};
+use quorumkv_replica::{Membership, Status, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Event;
-use crate::data_dir::Membership;
 use crate::metrics::Metrics;
 use crate::net::Routes;
 use crate::state::State;
@@ -42,7 +42,8 @@ pub(crate) struct Node {
     pub(crate) stopping: CancellationToken,
     pub(crate) disk_full: AtomicBool,
     state: State,
-    membership: OnceLock<Membership>,
+    cluster: OnceLock<ClusterId>,
+    configurations: RwLock<Arc<Configurations>>,
     leadership: watch::Sender<Leadership>,
     committed: AtomicU64,
     published: RwLock<Published>,
@@ -55,6 +56,22 @@ struct Published {
     zookeeper: &'static str,
     forming: String,
     unwell: Option<String>,
+}
+
+/// The configurations of this node's log that say who is where.
+#[derive(Debug)]
+pub(crate) struct Configurations {
+    /// The newest, which counts.
+    pub(crate) latest: Configuration,
+    /// The newest that is known to be committed. It may have members that are about to go.
+    pub(crate) committed: Configuration,
+}
+
+impl Configurations {
+    /// The member with this identity.
+    pub(crate) fn member(&self, node: NodeId) -> Option<&Member> {
+        self.latest.member(node).or_else(|| self.committed.member(node))
+    }
 }
 
 /// Who leads.
@@ -89,6 +106,7 @@ pub(crate) struct Parts {
     pub(crate) config: crate::config::Config,
     pub(crate) state: State,
     pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) routes: Arc<Routes>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
@@ -109,14 +127,18 @@ impl Node {
             read_timeout: parts.config.read_timeout,
             allow_remote_kill: parts.config.allow_remote_kill,
             events: parts.events,
-            routes: Arc::default(),
+            routes: parts.routes,
             metrics: parts.metrics,
             tasks: parts.tasks,
             forwarded: TaskTracker::new(),
             stopping: parts.stopping,
             disk_full: AtomicBool::new(false),
             state: parts.state,
-            membership: OnceLock::new(),
+            cluster: OnceLock::new(),
+            configurations: RwLock::new(Arc::new(Configurations {
+                latest: Configuration::UNKNOWN,
+                committed: Configuration::UNKNOWN,
+            })),
             leadership: watch::Sender::new(Leadership::Unknown),
             committed: AtomicU64::new(0),
             published: RwLock::new(published),
@@ -127,24 +149,30 @@ impl Node {
         &self.state
     }
 
-    /// The cluster that this node belongs to, once it does.
-    pub(crate) fn membership(&self) -> Option<&Membership> {
-        self.membership.get()
-    }
-
+    /// The cluster whose protocol this node runs, once it does.
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
-        self.membership().map(|membership| membership.cluster)
+        self.cluster.get().copied()
     }
 
-    /// The cluster is formed.
-    pub(crate) fn set_membership(&self, membership: Membership) {
-        // It is set once, when the node starts to run the protocol.
-        let _ = self.membership.set(membership);
+    /// This node begins to run the protocol of this cluster.
+    pub(crate) fn set_cluster(&self, cluster: ClusterId) {
+        // It is set once.
+        let _ = self.cluster.set(cluster);
+    }
+
+    /// The configurations of this node's log.
+    pub(crate) fn configurations(&self) -> Arc<Configurations> {
+        Arc::clone(&self.configurations.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The owner says who the members are.
+    pub(crate) fn set_configurations(&self, configurations: Configurations) {
+        *self.configurations.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configurations);
     }
 
     /// The address of a member.
-    pub(crate) fn address_of(&self, node: NodeId) -> Option<&str> {
-        Some(self.membership()?.configuration.member(node)?.address.as_str())
+    pub(crate) fn address_of(&self, node: NodeId) -> Option<String> {
+        self.configurations().member(node).map(|member| member.address.clone())
     }
 
     pub(crate) fn leadership(&self) -> Leadership {
@@ -165,9 +193,7 @@ impl Node {
         self.committed.store(status.committed.get(), Ordering::Relaxed);
         let leadership = match (status.role, status.leader.and_then(|leader| self.address_of(leader))) {
             (NodeRole::Leader, _) => Leadership::Leading,
-            (NodeRole::Follower, Some(address)) => {
-                Leadership::Following { epoch: status.promise, address: address.to_owned() }
-            }
+            (NodeRole::Follower, Some(address)) => Leadership::Following { epoch: status.promise, address },
             _ => Leadership::Unknown,
         };
         self.leadership.send_if_modified(|known| {
@@ -222,6 +248,16 @@ impl Node {
         let Some((status, now)) = published.replica else {
             return format!("the cluster is being formed: {}", published.forming);
         };
+        match status.membership {
+            Membership::Removed { .. } => return "this node was removed from the cluster".to_owned(),
+            Membership::Outsider => {
+                return format!(
+                    "this node is no member of the cluster: add it with `kvctl member add {}`",
+                    self.address
+                );
+            }
+            Membership::Voter | Membership::Learner | Membership::Leaving => {}
+        }
         if let Some(unwell) = published.unwell {
             return unwell;
         }
@@ -264,10 +300,10 @@ impl Node {
             node: self.id,
             address: self.address.clone(),
             cluster: self.cluster(),
-            role: replica.map_or(NodeRole::Forming, |status| status.role),
+            role: replica.map_or(NodeRole::Forming, |status| role(&status)),
             epoch: replica.map_or(Epoch::ZERO, |status| status.promise),
             leader,
-            leader_address: leader.and_then(|leader| self.address_of(leader)).map(ToOwned::to_owned),
+            leader_address: leader.and_then(|leader| self.address_of(leader)),
             last: replica.map_or(Version::ZERO, |status| status.last.version),
             committed: replica.map_or(Version::ZERO, |status| status.committed),
             applied: replica.map_or(Version::ZERO, |status| status.applied),
@@ -278,10 +314,16 @@ impl Node {
             remarks: self.remarks(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
-            members: self
-                .membership()
-                .map(|membership| membership.configuration.voters.clone())
-                .unwrap_or_default(),
+            members: self.configurations().latest.members().cloned().collect(),
         }
+    }
+}
+
+/// What a node is doing, and what it is to its cluster, in one word.
+const fn role(status: &Status) -> NodeRole {
+    match (status.role, status.membership) {
+        (NodeRole::Follower, Membership::Learner) => NodeRole::Learner,
+        (NodeRole::Follower, Membership::Outsider | Membership::Removed { .. }) => NodeRole::Outsider,
+        (role, _) => role,
     }
 }

@@ -1,11 +1,14 @@
 //! The owner of the replica: the only task that touches it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorumkv_protocol::client::{Failure, NodeRole, Request, Response};
 use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
+use quorumkv_protocol::{ClusterId, EntryId, ErrorCode, NodeId};
 use quorumkv_replica::{
     Effects, Input, LogPurpose, LogRead, Notice, Outgoing, Replica, Status, StoodDown, Task, Timestamp,
 };
@@ -13,10 +16,14 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::election::{Election, Order};
+use super::members;
+use super::mirror::Mirror;
+use super::node::Configurations;
 use super::pending::Pending;
 use super::{Done, Event, Node};
 use crate::coordination;
 use crate::fatal::die;
+use crate::net::{Links, ReplyTo};
 use crate::storage::{Applier, Job, Journal, SnapshotServer, StateHandle, read_entries};
 
 /// How often the replica is told that time has passed.
@@ -40,6 +47,9 @@ pub(super) struct Owner {
     pub(super) snapshots: SnapshotServer,
     pub(super) pending: Pending,
     pub(super) election: Election,
+    pub(super) cluster: ClusterId,
+    pub(super) links: Links,
+    pub(super) mirror: Mirror,
     pub(super) done: mpsc::UnboundedSender<Done>,
     /// The moment that timestamps count from.
     pub(super) origin: Instant,
@@ -49,6 +59,16 @@ pub(super) struct Owner {
     /// Whether the state is being made durable so that the log can be trimmed.
     pub(super) persisting: bool,
     pub(super) housekept: Instant,
+    /// The configuration that this node was removed with.
+    pub(super) removed: Option<EntryId>,
+}
+
+/// What is left when the owner has ended.
+pub(super) struct Ended {
+    pub(super) journal: Journal,
+    pub(super) applier: Applier,
+    /// Set if the node was removed from the cluster.
+    pub(super) removed: Option<EntryId>,
 }
 
 /// Where what happens comes from.
@@ -59,8 +79,9 @@ pub(super) struct Sources {
 }
 
 impl Owner {
-    /// Runs until the node has been told to stop and has finished what it was doing. Returns what is to be closed.
-    pub(super) async fn run(mut self, mut sources: Sources) -> (Journal, Applier) {
+    /// Runs until the node has been told to stop, or was removed, and has finished what it was doing.
+    pub(super) async fn run(mut self, mut sources: Sources) -> Ended {
+        self.reconfigured();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut events, mut finished) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
@@ -99,7 +120,7 @@ impl Owner {
         while unanswered(&self) && drain_until.is_some_and(|until| until > Instant::now()) {
             self.finish(&mut sources).await;
         }
-        (self.journal, self.applier)
+        Ended { journal: self.journal, applier: self.applier, removed: self.removed }
     }
 
     /// One round after the node has left the election: nothing new is begun, what is under way goes on.
@@ -160,12 +181,13 @@ impl Owner {
     fn on_event(&mut self, event: Event) {
         let input = match event {
             Event::Peer { from, envelope } => Input::Message { from, envelope },
+            // It may be of a link that was closed meanwhile.
+            Event::PeerUp(node) if !self.links.include(node) => return,
             Event::PeerUp(node) => Input::PeerUp(node),
             Event::PeerDown(node) => Input::PeerDown(node),
             Event::PeerRefused(node) => Input::PeerRefused(node),
-            Event::Write { request, deadline, reply, retried } => {
-                let token = self.pending.add_write(reply, retried);
-                Input::Write { token, request, deadline: self.timestamp(deadline) }
+            Event::ToLead { request, deadline, reply, retried } => {
+                return self.lead(request, deadline, reply, retried);
             }
             Event::Read { key, evidence, deadline, reply } => {
                 let token = self.pending.add_read(reply);
@@ -177,6 +199,33 @@ impl Owner {
             }
         };
         self.tell(input);
+    }
+
+    /// A client's request that the leader is to answer.
+    fn lead(&mut self, request: Request, deadline: Instant, reply: ReplyTo, retried: bool) {
+        let deadline = self.timestamp(deadline);
+        match request {
+            Request::Write(request) => {
+                let token = self.pending.add_write(reply, retried);
+                self.tell(Input::Write { token, request, deadline });
+            }
+            Request::Change { request, dry_run } => {
+                let token = self.pending.add_write(reply, retried);
+                self.tell(Input::Change { token, request, dry_run, deadline });
+            }
+            Request::Members => match members::account(self.cluster, &self.replica, &self.snapshots) {
+                Some(members) => reply.send(Response::Members(Box::new(members))),
+                None => reply.send(Response::Failed(Failure {
+                    code: ErrorCode::NotLeader,
+                    message: "this node does not lead".to_owned(),
+                    leader: self.replica.status().leader.and_then(|leader| self.node.address_of(leader)),
+                    evidence: None,
+                })),
+            },
+            Request::Get { .. } | Request::Scan { .. } | Request::Status | Request::Stop => {
+                unreachable!("any node answers these")
+            }
+        }
     }
 
     fn on_done(&mut self, done: Done) {
@@ -249,10 +298,42 @@ impl Owner {
         }
         let mut orders = Vec::new();
         for notice in effects.notices {
+            self.heed(&notice);
             self.report(&notice);
             orders.extend(self.election.on_notice(&notice, status));
         }
         orders
+    }
+
+    /// Does what a change of the members asks of the shell.
+    fn heed(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Reconfigured { .. } => self.reconfigured(),
+            Notice::ConfigurationCommitted { .. } | Notice::Established { .. } => {
+                self.reconfigured();
+                if self.replica.status().role == NodeRole::Leader {
+                    self.mirror.show(self.replica.committed_configuration());
+                }
+            }
+            Notice::Removed { since } => {
+                self.removed = Some(*since);
+                self.node.stopping.cancel();
+            }
+            _ => {}
+        }
+    }
+
+    /// Other configurations count from now on, or the same are known better.
+    fn reconfigured(&mut self) {
+        let latest = self.replica.configuration().clone();
+        let committed = self.replica.committed_configuration().clone();
+        // Those that are about to go are still spoken with: they have to hear of it.
+        let members = committed.members().chain(latest.members());
+        let members: BTreeMap<NodeId, Member> = members.map(|member| (member.node, member.clone())).collect();
+        for gone in self.links.keep(self.cluster, &members) {
+            self.tell(Input::PeerDown(gone));
+        }
+        self.node.set_configurations(Configurations { latest, committed });
     }
 
     fn start(&self, task: Task) {
@@ -319,7 +400,7 @@ impl Owner {
 
     /// Tells the story in the log and in the metrics.
     fn report(&self, notice: &Notice) {
-        let name = |node| self.node.address_of(node).unwrap_or("?");
+        let name = |node: NodeId| self.node.address_of(node).unwrap_or_else(|| node.to_string());
         self.node.metrics.notice(notice);
         match notice {
             Notice::Promised { epoch } => tracing::info!(%epoch, "promised to follow"),

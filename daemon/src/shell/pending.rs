@@ -28,7 +28,7 @@ struct Waiting {
 /// What has to be known of a request to understand the replica's answer to it.
 #[derive(Debug)]
 enum Kind {
-    /// A write; `retried` if another leader may have got it before.
+    /// A write, or a change of the members; `retried` if another leader may have got it before.
     Write { retried: bool },
     /// A read of one key.
     Read,
@@ -74,8 +74,8 @@ impl Pending {
             (Reply::Ready, Kind::Scan(scan)) => scan.start(&self.node, to),
             (reply, kind) => {
                 let mut response = self.response(reply);
-                if let (Response::Failed(failure), Kind::Write { retried: true }) = (&mut response, kind) {
-                    doubt(failure);
+                if let Kind::Write { retried: true } = kind {
+                    doubt(&mut response);
                 }
                 if let Response::Failed(failure) = &response {
                     self.node.metrics.failed(failure.code);
@@ -95,10 +95,11 @@ impl Pending {
             Reply::NotLeader { leader } => Response::Failed(Failure {
                 code: ErrorCode::NotLeader,
                 message: "this node no longer leads; nothing was written".to_owned(),
-                leader: leader.and_then(|leader| self.node.address_of(leader)).map(ToOwned::to_owned),
+                leader: leader.and_then(|leader| self.node.address_of(leader)),
                 evidence: None,
             }),
-            Reply::Refused(_) => unreachable!("no client can ask for a change of the members"),
+            Reply::Refused(refusal) => Response::Refused(refusal),
+            Reply::Permitted => Response::Permitted,
             Reply::Failed { code, differing, evidence } => {
                 let message = self.message(code, differing);
                 Response::Failed(Failure { code, message, leader: None, evidence })
@@ -136,7 +137,7 @@ impl Pending {
                     .to_owned()
             }
             ErrorCode::Corruption => {
-                let name = |node: NodeId| self.node.address_of(node).map_or_else(|| node.to_string(), str::to_owned);
+                let name = |node: NodeId| self.node.address_of(node).unwrap_or_else(|| node.to_string());
                 match differing {
                     Some((one, other)) => format!(
                         "{} and {} hold different data under one version: one of them has a damaged disk",

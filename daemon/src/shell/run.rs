@@ -4,6 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorumkv_protocol::frame::CLIENT_FRAME_LIMIT;
+use quorumkv_protocol::hello::{Hello, Role};
+use quorumkv_protocol::membership::Configuration;
+use quorumkv_protocol::{ClusterId, NodeId};
 use quorumkv_replica::{Recovered, Replica, Settings};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -15,21 +19,26 @@ use tokio_util::task::TaskTracker;
 
 use super::election::Election;
 use super::form::{self, FormError};
+use super::mirror::Mirror;
 use super::node::{Node, Parts};
-use super::owner::{Owner, Sources};
+use super::owner::{Ended, Owner, Sources};
 use super::pending::Pending;
+use super::rejoin;
 use crate::admin;
 use crate::config::Config;
 use crate::coordination::{self, Coordinator};
 use crate::data_dir::{DataDir, DataDirError, Membership};
 use crate::fatal::die;
 use crate::metrics::Metrics;
-use crate::net::{Clients, Forwarder, Server, run_forwarder, run_link};
+use crate::net::{Clients, Forwarder, Links, Routes, Server, frames, run_forwarder};
 use crate::state::{OpenStateError, Options, State};
 use crate::storage::{Applier, Journal, JournalOptions, OpenJournalError, SnapshotServer, StateHandle};
 
 /// Events that may wait for the owner.
 const EVENTS: usize = 16_384;
+
+/// A node that starts looks this long whether its directory is a copy of a running node's.
+const CURIOSITY: Duration = Duration::from_secs(1);
 
 /// Connections and background work get this long to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -52,22 +61,70 @@ pub enum RunError {
     #[error("the state cannot be opened: {0}")]
     State(#[from] OpenStateError),
     /// The log cannot be opened.
-    #[error(
-        "the log cannot be opened: {0}. A replica with a damaged log must not vote: keep the directory aside, and restore \
-         this node from a copy of it that is whole"
-    )]
+    #[error("the log cannot be opened: {0}")]
     Journal(String),
+    /// The log is damaged, and no other node could restore this one.
+    #[error(
+        "the log cannot be opened: {0}. This node may be the only one of its cluster: keep the directory aside, and restore it \
+         from a copy that is whole"
+    )]
+    OnlyCopy(String),
     /// A thread or signal handler cannot be had.
     #[error("the system refuses a thread or a signal handler: {0}")]
     System(#[from] io::Error),
     /// This node has no place in the cluster.
     #[error(transparent)]
     Form(#[from] FormError),
+    /// The address has changed.
+    #[error(
+        "this node is known to its cluster as {known}, and now says that it is {now}: start it with --advertise {known}, or \
+         with an empty --data-dir to add it as another node"
+    )]
+    Moved {
+        /// As the configuration has it.
+        known: String,
+        /// As the flags have it.
+        now: String,
+    },
+    /// Another process has the same identity.
+    #[error(
+        "node {node} runs already at {address}, so this data directory is a copy of its: start this one with an empty --data-dir"
+    )]
+    Duplicate {
+        /// The identity.
+        node: NodeId,
+        /// Where the other is.
+        address: String,
+    },
+    /// The node is no member any more.
+    #[error(
+        "this node was removed from cluster {cluster}: it is not needed any more; to add it again, start it with an empty \
+         --data-dir and use `kvctl member add {address}`"
+    )]
+    Removed {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Where the node was.
+        address: String,
+    },
 }
 
-impl From<OpenJournalError> for RunError {
-    fn from(error: OpenJournalError) -> Self {
-        Self::Journal(error.to_string())
+impl RunError {
+    /// The exit code of the process: scripts tell by it what need not be started again.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Removed { .. } => 3,
+            Self::Duplicate { .. } => 4,
+            Self::DataDir(_)
+            | Self::Listen { .. }
+            | Self::State(_)
+            | Self::Journal(_)
+            | Self::OnlyCopy(_)
+            | Self::System(_)
+            | Self::Form(_)
+            | Self::Moved { .. } => 1,
+        }
     }
 }
 
@@ -86,36 +143,31 @@ struct Start {
 /// See [`RunError`].
 pub async fn run(config: Config) -> Result<(), RunError> {
     let data_dir = DataDir::open(&config.data_dir)?;
+    let identity = data_dir.identity();
+    if identity.membership.is_some() {
+        refuse_duplicate(identity.node, &config.advertise.to_string()).await?;
+    }
     let listener = listen(&config, config.port).await?;
     let admin_listener = match config.admin_port {
         Some(port) => Some(listen(&config, port).await?),
         None => None,
     };
-    let state = State::open(&data_dir.state(), Options::with_cache(config.cache_bytes))?;
+    let (routes, metrics) = (Arc::<Routes>::default(), Arc::new(Metrics::new()));
     let (events_in, events) = mpsc::channel(EVENTS);
     #[allow(clippy::disallowed_methods, reason = "it holds no more than the owner has asked for; see Done")]
     let (done_in, done) = mpsc::unbounded_channel();
+    let opened = open(data_dir, &config, (&routes, &metrics), &done_in)?;
+    let Opened { data_dir, state, journal, recovered } = opened;
     let node = Arc::new(Node::new(Parts {
         id: data_dir.identity().node,
         config: config.clone(),
         state,
         events: events_in,
-        metrics: Arc::new(Metrics::new()),
+        routes,
+        metrics,
         tasks: TaskTracker::new(),
         stopping: CancellationToken::new(),
     }));
-    let (journal, recovered) = Journal::open(
-        &data_dir.log(),
-        JournalOptions {
-            must_exist: data_dir.identity().membership.is_some(),
-            segment_bytes: config.log_segment_bytes,
-            retain_bytes: config.log_retain_bytes,
-        },
-        node.state().applied(),
-        Arc::clone(&node.routes),
-        done_in.clone(),
-        Arc::clone(&node.metrics),
-    )?;
     tracing::info!(
         node = %node.id, address = node.address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"),
         last = %recovered.last, applied = %recovered.applied, "starts"
@@ -124,6 +176,98 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     start.stop_on_signals()?;
     start.serve(listener, admin_listener);
     start.run(journal, &recovered, events, done).await
+}
+
+/// What a node has on disk.
+struct Opened {
+    data_dir: DataDir,
+    state: State,
+    journal: Journal,
+    recovered: Recovered,
+}
+
+/// Opens what this node has on disk. If a part of that is lost, the node must not be who it was, since it may have promised
+/// what it does not remember: all is set aside, and it begins anew, for the others to restore (DESIGN 8, amnesia).
+fn open(
+    data_dir: DataDir,
+    config: &Config,
+    (routes, metrics): (&Arc<Routes>, &Arc<Metrics>),
+    done: &mpsc::UnboundedSender<super::Done>,
+) -> Result<Opened, RunError> {
+    let open = |data_dir: &DataDir| {
+        let state = State::open(&data_dir.state(), Options::with_cache(config.cache_bytes))?;
+        let options = JournalOptions {
+            must_exist: data_dir.identity().membership.is_some(),
+            segment_bytes: config.log_segment_bytes,
+            retain_bytes: config.log_retain_bytes,
+        };
+        let (routes, metrics) = (Arc::clone(routes), Arc::clone(metrics));
+        let (journal, recovered) =
+            Journal::open(&data_dir.log(), options, state.applied(), routes, done.clone(), metrics)?;
+        Ok::<_, OpenError>((state, journal, recovered))
+    };
+    let others = |membership: &Membership| membership.configuration.voters.len() != 1;
+    let has_others = data_dir.identity().membership.as_ref().is_some_and(others);
+    let (data_dir, (state, journal, recovered)) = match open(&data_dir) {
+        Ok(opened) => (data_dir, opened),
+        Err(error) if error.is_loss() && has_others => {
+            let old = data_dir.identity().node;
+            let (data_dir, aside) = data_dir.set_aside()?;
+            tracing::error!(
+                %old, kept = %aside.display(),
+                "a part of what this node had on disk is lost: {error}. It begins anew under another identity, to be restored from \
+                 the other nodes"
+            );
+            let opened = open(&data_dir)?;
+            (data_dir, opened)
+        }
+        Err(OpenError::Journal(error)) if error.is_loss() => {
+            return Err(RunError::OnlyCopy(error.to_string()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Opened { data_dir, state, journal, recovered })
+}
+
+/// Why what is on disk cannot be opened.
+#[derive(Debug, Error)]
+enum OpenError {
+    #[error("the state: {0}")]
+    State(#[from] OpenStateError),
+    #[error("the log: {0}")]
+    Journal(#[from] OpenJournalError),
+}
+
+impl OpenError {
+    const fn is_loss(&self) -> bool {
+        match self {
+            Self::State(error) => {
+                matches!(error, OpenStateError::Damaged { .. } | OpenStateError::Content(_))
+            }
+            Self::Journal(error) => error.is_loss(),
+        }
+    }
+}
+
+impl From<OpenError> for RunError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::State(error) => Self::State(error),
+            OpenError::Journal(error) => Self::Journal(error.to_string()),
+        }
+    }
+}
+
+/// Fails if a process at `address` has the identity of `node`, which is that of this directory.
+async fn refuse_duplicate(node: NodeId, address: &str) -> Result<(), RunError> {
+    let hello = Hello::new(None, Role::Client { name: "kvd, about to start".to_owned() });
+    match timeout(CURIOSITY, frames::connect(address, &hello, CLIENT_FRAME_LIMIT)).await {
+        Ok(Ok((_, _, welcome))) if welcome.node == node => {
+            Err(RunError::Duplicate { node, address: address.to_owned() })
+        }
+        // Whoever else may be there, or nobody: that is found out when this node listens.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 async fn listen(config: &Config, port: u16) -> Result<TcpListener, RunError> {
@@ -188,25 +332,24 @@ impl Start {
             Election::withdraw(coordinator).await;
             return self.end(journal, None).await;
         };
-        tracing::info!(cluster = %membership.cluster, members = membership.configuration.voters.len(), "belongs to");
         if let Err(error) = self.node.state().begin_with(&membership.configuration) {
             die(&format!("the first members cannot be stored: {error}"));
         }
+        let cluster = membership.cluster;
         let applier = Applier::start(self.node.state().clone(), self.done.clone())?;
-        let owner = self.owner(journal, recovered, applier, coordinator.clone());
-        self.node.set_membership(membership.clone());
-        for member in
-            membership.configuration.voters.iter().filter(|member| member.node != self.node.id).cloned()
-        {
-            let (node, cluster) = (&self.node, membership.cluster);
-            self.until_closing(run_link(
-                node.id,
-                cluster,
-                member,
-                Arc::clone(&node.routes),
-                node.events.clone(),
-            ));
+        let (mirror, mirroring) = Mirror::new(cluster, coordinator.clone());
+        let owner = self.owner(journal, recovered, applier, coordinator.clone(), mirror, cluster);
+        if let Err(error) = self.check_address(owner.replica.configuration()).await {
+            Election::withdraw(coordinator).await;
+            let Owner { journal, applier, .. } = owner;
+            self.end(journal, Some(applier)).await?;
+            return Err(error);
         }
+        let members = owner.replica.configuration().members().count();
+        tracing::info!(%cluster, members, "belongs to");
+        self.node.set_cluster(cluster);
+        self.until_closing(mirroring);
+        self.until_closing(rejoin::run(Arc::clone(&self.node), cluster, coordinator.clone()));
         let stopping = self.node.stopping.clone();
         self.until_closing(async move {
             if let Err(error) = form::check(&membership, &coordinator).await
@@ -215,8 +358,21 @@ impl Start {
                 die(&error.to_string());
             }
         });
-        let (journal, applier) = owner.run(Sources { events, done, election }).await;
-        self.end(journal, Some(applier)).await
+        let address = self.node.address.clone();
+        let Ended { journal, applier, removed } = owner.run(Sources { events, done, election }).await;
+        self.end(journal, Some(applier)).await?;
+        removed.map_or(Ok(()), |_| Err(RunError::Removed { cluster, address }))
+    }
+
+    /// A member must be where the others look for it.
+    async fn check_address(&self, configuration: &Configuration) -> Result<(), RunError> {
+        let node = &self.node;
+        let Some(member) = configuration.member(node.id).filter(|member| member.address != node.address)
+        else {
+            return Ok(());
+        };
+        refuse_duplicate(node.id, &member.address).await?;
+        Err(RunError::Moved { known: member.address.clone(), now: node.address.clone() })
     }
 
     /// Finds this node's cluster; `None` if it was told to stop before that.
@@ -229,10 +385,7 @@ impl Start {
         let forming = form::form(&node, &self.config, coordinator, &mut self.data_dir);
         tokio::pin!(forming);
         // A node without a cluster has nothing to contend for.
-        coordinator.set_enrolment(coordination::EnrolPolicy::Wait {
-            incumbent: String::new(),
-            at_most: Duration::MAX / 4,
-        });
+        coordinator.set_enrolment(coordination::EnrolPolicy::NEVER);
         loop {
             tokio::select! {
                 formed = &mut forming => return Ok(Some(formed?)),
@@ -252,6 +405,8 @@ impl Start {
         recovered: &Recovered,
         applier: Applier,
         coordinator: Coordinator,
+        mirror: Mirror,
+        cluster: ClusterId,
     ) -> Owner {
         let node = &self.node;
         let settings = Settings {
@@ -269,12 +424,16 @@ impl Start {
             snapshots: SnapshotServer::new(node.state().clone()),
             pending: Pending::new(Arc::clone(node)),
             election: Election::new(Arc::clone(node), coordinator, self.done.clone(), session_timeout),
+            cluster,
+            links: Links::new(Arc::clone(node), self.closing.clone()),
+            mirror,
             done: self.done.clone(),
             origin: Instant::now(),
             directory: self.config.data_dir.clone(),
             min_free_bytes: self.config.min_free_bytes,
             persisting: false,
             housekept: Instant::now(),
+            removed: None,
         }
     }
 

@@ -77,6 +77,24 @@ pub(crate) enum OpenJournalError {
     Thread(#[from] std::io::Error),
 }
 
+impl OpenJournalError {
+    /// Whether something that this node had on disk is lost for good: it may have promised what it does not remember.
+    pub(crate) const fn is_loss(&self) -> bool {
+        match self {
+            Self::Open(error) => matches!(
+                error,
+                wal::OpenError::Damaged { .. }
+                    | wal::OpenError::Absent { .. }
+                    | wal::OpenError::Missing { .. }
+                    | wal::OpenError::Foreign { .. }
+                    | wal::OpenError::Size { .. }
+            ),
+            Self::Missing | Self::Gap { .. } => true,
+            Self::Read(_) | Self::Thread(_) => false,
+        }
+    }
+}
+
 /// Why entries cannot be read.
 #[derive(Debug, Error)]
 pub(crate) enum ReadEntriesError {

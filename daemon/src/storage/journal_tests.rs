@@ -1,6 +1,6 @@
 use quorumkv_protocol::peer::{Heartbeat, PeerEnvelope, PeerMessage};
 use tempfile::TempDir;
-use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
 
@@ -54,8 +54,7 @@ fn what_waits_for_the_log_leaves_in_order_after_the_owner_knows_and_the_disk_has
     let dir = TempDir::new().expect("a directory");
     let Opened { mut journal, mut done, routes, .. } =
         open(dir.path(), OPTIONS, EntryId::ZERO).expect("a new log");
-    let (way, mut sent) = channel(64);
-    routes.set_requests(PEER, Some(way));
+    let (_way, mut sent) = routes.connect(PEER);
     for number in 1..=20 {
         journal.submit(
             &[entry(number)],
@@ -90,8 +89,7 @@ fn what_waits_for_the_log_leaves_in_order_after_the_owner_knows_and_the_disk_has
 fn a_message_that_waits_for_nothing_new_still_waits_its_turn() {
     let dir = TempDir::new().expect("a directory");
     let Opened { mut journal, routes, .. } = open(dir.path(), OPTIONS, EntryId::ZERO).expect("a new log");
-    let (way, mut sent) = channel(64);
-    routes.set_requests(PEER, Some(way));
+    let (_way, mut sent) = routes.connect(PEER);
     journal.submit(&[entry(1)], Some(PersistId(1)), vec![message(1)]);
     journal.submit(&[], None, vec![message(2)]);
     journal.close();

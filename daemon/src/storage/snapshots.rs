@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use quorumkv_protocol::client::SnapshotProgress;
 use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{NodeId, Version};
 
@@ -26,6 +27,9 @@ pub(crate) struct SnapshotServer {
 struct Open {
     source: Arc<SnapshotSource>,
     used: Instant,
+    sent: u64,
+    /// Bytes of the state when the snapshot was opened: what it comes to, more or less.
+    total: u64,
 }
 
 /// Why a piece cannot be served.
@@ -51,23 +55,34 @@ impl SnapshotServer {
         resume: Option<&SnapshotPosition>,
     ) -> Result<SnapshotChunk, ServeError> {
         let held = self.held(node);
-        let (source, cursor) = match (held, resume) {
-            (Some(source), Some(resume)) if source.identity() == resume.snapshot => {
-                (source, resume.cursor.clone())
+        let (mut snapshot, cursor) = match (held, resume) {
+            (Some(held), Some(resume)) if held.source.identity() == resume.snapshot => {
+                (held, resume.cursor.clone())
             }
-            _ => (Arc::new(SnapshotSource::open(&self.state)?), bytes::Bytes::new()),
+            _ => {
+                let source = Arc::new(SnapshotSource::open(&self.state)?);
+                // It is only told to people.
+                let total = self.state.disk_bytes().unwrap_or_default();
+                (Open { source, used: Instant::now(), sent: 0, total }, bytes::Bytes::new())
+            }
         };
-        let chunk = source.chunk(&cursor, CHUNK_BYTES)?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(node, Open { source, used: Instant::now() });
+        let chunk = snapshot.source.chunk(&cursor, CHUNK_BYTES)?;
+        snapshot.used = Instant::now();
+        snapshot.sent += chunk.data.len() as u64;
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(node, snapshot);
         Ok(chunk)
     }
 
     /// The snapshot that is held for the replica. Lets go of those that are no longer used.
-    fn held(&self, node: NodeId) -> Option<Arc<SnapshotSource>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, snapshot| snapshot.used.elapsed() < IDLE);
-        open.get(&node).map(|snapshot| Arc::clone(&snapshot.source))
+    fn held(&self, node: NodeId) -> Option<Open> {
+        self.expire();
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    /// What the replica was sent so far of the snapshot that is held for it.
+    pub(crate) fn progress(&self, node: NodeId) -> Option<SnapshotProgress> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&node).map(|&Open { sent, total, .. }| SnapshotProgress { sent, total: total.max(sent) })
     }
 
     /// The last version of the oldest snapshot that is being copied.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorumkv_protocol::client::{
-    Consistency, Evidence, Failure, Got, Item, NodeRole, NodeStatus, Request, Response, Rule, Scanned,
-    Versioned, Witness, Write, WriteRequest, Written,
+    Consistency, Evidence, Failure, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
+    Response, Rule, Scanned, SnapshotProgress, Versioned, Witness, Write, WriteRequest, Written,
 };
 use quorumkv_protocol::entry::{Asked, Body, Effect, Entry, EvaluatedWrite, Outcome, Reconfiguration};
 use quorumkv_protocol::hello::{Hello, HelloReply, Limits, Role, Welcome};
@@ -127,6 +127,8 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Scan { prefix, after: None, limit: 0, consistency: Consistency::Quorum },
         Request::Status,
         Request::Stop,
+        Request::Members,
+        Request::Change { request: change_request(Change::Promote(NODE)), dry_run: true },
     ]);
     requests
 }
@@ -177,8 +179,40 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Stopping,
         Response::Failed(failure),
         Response::Failed(nothing),
+        Response::Members(Box::new(members())),
+        Response::Refused(Refusal::UnknownNode(NODE)),
+        Response::Permitted,
     ]);
     responses
+}
+
+fn members() -> Members {
+    let voter = MemberStatus {
+        member: Member { node: NODE, address: "127.0.0.1:5001".to_owned() },
+        votes: true,
+        replaces: None,
+        live: true,
+        caught_up: true,
+        behind: 0,
+        snapshot: None,
+    };
+    let learner = MemberStatus {
+        votes: false,
+        replaces: Some(NODE),
+        caught_up: false,
+        behind: 300,
+        snapshot: Some(SnapshotProgress { sent: 1 << 20, total: 1 << 30 }),
+        ..voter.clone()
+    };
+    Members {
+        cluster: CLUSTER,
+        leader: NODE,
+        epoch: epoch(7),
+        configuration: entry_id(6, 40),
+        committed: true,
+        last: Version::new(44),
+        members: vec![voter, learner],
+    }
 }
 
 fn status() -> NodeStatus {
@@ -209,7 +243,8 @@ pub(crate) fn rules() -> Vec<Rule> {
 }
 
 pub(crate) fn node_roles() -> Vec<NodeRole> {
-    vec![NodeRole::Forming, NodeRole::Follower, NodeRole::Contender, NodeRole::Leader]
+    use NodeRole::*;
+    vec![Forming, Follower, Contender, Leader, Learner, Outsider]
 }
 
 pub(crate) fn outcomes() -> Vec<Outcome> {

@@ -5,12 +5,14 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use quorumkv_protocol::client::{
-    Consistency, Evidence, Failure, Got, Item, NodeRole, NodeStatus, Request, RequestEnvelope, Response,
-    ResponseEnvelope, Rule, Scanned, Versioned, Witness, Write, WriteRequest, Written,
+    Consistency, Evidence, Failure, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
+    RequestEnvelope, Response, ResponseEnvelope, Rule, Scanned, SnapshotProgress, Versioned, Witness, Write,
+    WriteRequest, Written,
 };
 
 use super::{
-    bytes, cluster, entry_id, epoch, error_code, member, node, number, outcome, request_id, text, version,
+    bytes, change_request, cluster, entry_id, epoch, error_code, member, node, number, outcome, refusal,
+    request_id, text, version,
 };
 
 fn write() -> impl Strategy<Value = Write> {
@@ -45,6 +47,8 @@ fn request() -> impl Strategy<Value = Request> {
         ),
         Just(Request::Status),
         Just(Request::Stop),
+        Just(Request::Members),
+        (change_request(), any::<bool>()).prop_map(|(request, dry_run)| Request::Change { request, dry_run }),
     ]
 }
 
@@ -94,7 +98,14 @@ fn item() -> impl Strategy<Value = Item> {
 }
 
 fn status() -> impl Strategy<Value = NodeStatus> {
-    let roles = vec![NodeRole::Forming, NodeRole::Follower, NodeRole::Contender, NodeRole::Leader];
+    let roles = vec![
+        NodeRole::Forming,
+        NodeRole::Follower,
+        NodeRole::Contender,
+        NodeRole::Leader,
+        NodeRole::Learner,
+        NodeRole::Outsider,
+    ];
     let place = (node(), option::of(cluster()), select(roles), epoch());
     let leader = (option::of(node()), option::of(text()), vec(member(), 0..9));
     let texts = (text(), text(), text(), text());
@@ -145,7 +156,28 @@ fn response() -> impl Strategy<Value = Response> {
         failed.prop_map(|(code, message, leader, evidence)| {
             Response::Failed(Failure { code, message, leader, evidence })
         }),
+        members().prop_map(|members| Response::Members(Box::new(members))),
+        refusal().prop_map(Response::Refused),
+        Just(Response::Permitted),
     ]
+}
+
+fn members() -> impl Strategy<Value = Members> {
+    let place = (cluster(), node(), epoch(), entry_id(), any::<bool>(), version());
+    (place, vec(member_status(), 0..9)).prop_map(|(place, members)| {
+        let (cluster, leader, epoch, configuration, committed, last) = place;
+        Members { cluster, leader, epoch, configuration, committed, last, members }
+    })
+}
+
+fn member_status() -> impl Strategy<Value = MemberStatus> {
+    let snapshot = option::of((number(), number()));
+    (member(), option::of(node()), any::<[bool; 3]>(), number(), snapshot).prop_map(
+        |(member, replaces, [votes, live, caught_up], behind, snapshot)| {
+            let snapshot = snapshot.map(|(sent, total)| SnapshotProgress { sent, total });
+            MemberStatus { member, votes, replaces, live, caught_up, behind, snapshot }
+        },
+    )
 }
 
 /// Any answer.

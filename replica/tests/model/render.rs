@@ -218,6 +218,7 @@ pub(crate) fn reply(reply: &Reply) -> String {
         Reply::NotLeader { leader: Some(leader) } => format!("not the leader: that is {}", node(*leader)),
         Reply::NotLeader { leader: None } => "not the leader".to_owned(),
         Reply::Refused(refusal) => format!("refused: {refusal}"),
+        Reply::Permitted => "permitted".to_owned(),
         Reply::Failed { code, differing: None, evidence } => format!("failed: {code:?}{}", shown(evidence)),
         Reply::Failed { code, differing: Some((one, other)), .. } => {
             format!("failed: {code:?} between {} and {}", node(*one), node(*other))

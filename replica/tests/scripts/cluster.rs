@@ -214,7 +214,7 @@ impl Cluster {
             id,
             match request {
                 Asked::Write(request) => Input::Write { token, request, deadline },
-                Asked::Change(request) => Input::Change { token, request, deadline },
+                Asked::Change(request) => Input::Change { token, request, dry_run: false, deadline },
             },
         );
     }

@@ -159,7 +159,7 @@ impl World {
         }
         self.members.open.insert(token, (at, request.clone()));
         let deadline = Timestamp::from_micros(self.now + self.rng.u64(50_000..1_500_000));
-        self.input(at, Input::Change { token, request, deadline });
+        self.input(at, Input::Change { token, request, dry_run: false, deadline });
     }
 
     /// The same request comes again, to whoever leads by then.
@@ -182,7 +182,7 @@ impl World {
             }
             Reply::Refused(_) => self.summary.refusals += 1,
             Reply::NotLeader { .. } | Reply::Failed { .. } => {}
-            Reply::Read { .. } | Reply::Ready => {
+            Reply::Read { .. } | Reply::Ready | Reply::Permitted => {
                 panic!("{token:?} was answered with something else: {reply:?}")
             }
         }

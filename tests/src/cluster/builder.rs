@@ -16,6 +16,7 @@ const SESSION_TIMEOUT: &str = "2s";
 #[must_use = "a builder does nothing until `start`"]
 pub struct ClusterBuilder {
     nodes: usize,
+    spares: usize,
     root: String,
     proxied: bool,
     arguments: Vec<String>,
@@ -26,6 +27,7 @@ impl Default for ClusterBuilder {
     fn default() -> Self {
         Self {
             nodes: 3,
+            spares: 0,
             root: "/cluster".to_owned(),
             proxied: false,
             arguments: Vec::new(),
@@ -38,6 +40,12 @@ impl ClusterBuilder {
     /// How many nodes; three unless set.
     pub fn nodes(mut self, nodes: usize) -> Self {
         self.nodes = nodes;
+        self
+    }
+
+    /// How many nodes there are besides, which are not started and have no place in the cluster; none unless set.
+    pub fn spares(mut self, spares: usize) -> Self {
+        self.spares = spares;
         self
     }
 
@@ -81,8 +89,9 @@ impl ClusterBuilder {
     /// # Errors
     /// A process cannot be started.
     pub async fn spawn(self, zookeeper: &ZooKeeper) -> Result<Cluster, ClusterError> {
+        let nodes = self.nodes;
         let cluster = self.prepare(&zookeeper.connect_string()).await?;
-        for i in 0..cluster.size() {
+        for i in 0..nodes {
             cluster.start_node(i)?;
         }
         Ok(cluster)
@@ -101,7 +110,7 @@ impl ClusterBuilder {
         let connect_string = format!("{zookeeper}{}", self.root);
         let mut nodes = Vec::new();
         let mut targets = Vec::new();
-        for i in 0..self.nodes {
+        for i in 0..self.nodes + self.spares {
             let (port, admin_port) = (ReservedPort::reserve()?, ReservedPort::reserve()?);
             let proxy = if self.proxied { Some(ReservedPort::reserve()?) } else { None };
             let advertised = proxy.as_ref().unwrap_or(&port).port();

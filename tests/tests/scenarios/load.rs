@@ -114,6 +114,13 @@ impl Record {
         self.refused.extend(other.refused);
     }
 
+    /// Checks, besides, that no write failed at all: the client library got over all that happened.
+    pub(crate) fn verify_without_failures(&self, contents: &Contents) -> Result<()> {
+        let failed: Vec<_> = self.unknown.keys().chain(&self.refused).collect();
+        ensure!(failed.is_empty(), "{} writes failed, the first of {:?}", failed.len(), failed.first());
+        self.verify(contents)
+    }
+
     /// Checks that what is there is what was promised: acknowledged writes as they were acknowledged, unknown ones
     /// whole or not at all, refused ones never.
     pub(crate) fn verify(&self, contents: &Contents) -> Result<()> {

@@ -10,6 +10,7 @@ mod add_and_read;
 mod conflict;
 mod impeachment;
 mod kill_leader;
+mod members;
 mod nine_servers;
 mod quorum;
 mod real_input;
