@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorumkv_keeper::config::settings::Time;
 use quorumkv_keeper::process::LogFormat;
 use serde::Deserialize;
@@ -46,6 +46,17 @@ pub enum Command {
     Dev(DevFlags),
 }
 
+/// Whether what a node keeps outlives its process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Storage {
+    /// It does.
+    #[default]
+    Disk,
+    /// It does not: a node that starts is a new one.
+    Memory,
+}
+
 // No doc comment: clap would take it for the text above the help.
 #[allow(missing_docs, reason = "the settings of one node, as people write them")]
 #[derive(Args, Deserialize, Clone, Debug, Default)]
@@ -84,6 +95,10 @@ pub struct Flags {
     /// Directory for everything that this node keeps; created at its first start
     #[arg(long, env = "KVD_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Whether data outlives the process. In memory every start is one with a lost disk: the node is restored from the others
+    /// [default: disk]
+    #[arg(long, env = "KVD_STORAGE", value_name = "WHERE")]
+    pub storage: Option<Storage>,
     /// Port for /metrics, /health/live and /health/ready; 0 for none [default: 1000 above --port]
     #[arg(long, env = "KVD_ADMIN_PORT", value_name = "PORT")]
     pub admin_port: Option<u16>,

@@ -3,7 +3,7 @@
 pub mod flags;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -15,8 +15,13 @@ use thiserror::Error;
 use crate::coordination::{ConnectString, ConnectStringError, HostPort, HostPortError};
 use flags::Flags;
 
+pub use flags::Storage;
+
 /// Why other machines are let in only by who says that he knows.
 const DANGER: &str = "kvd neither encrypts nor asks for passwords";
+
+/// The file system that Linux keeps in memory.
+const MEMORY: &str = "/dev/shm";
 
 /// A node's settings, checked.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub struct Config {
     pub session_timeout: Duration,
     /// Nodes at the first start.
     pub cluster_size: usize,
+    /// Whether what this node keeps outlives its process.
+    pub storage: Storage,
     /// Everything that this node keeps.
     pub data_dir: PathBuf,
     /// Port for health and metrics.
@@ -67,6 +74,9 @@ pub enum ConfigError {
     /// One of those that all programs have.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// `--data-dir` with `--storage memory`.
+    #[error("with --storage memory nothing is kept: leave out --data-dir, or --storage memory")]
+    DataDirInMemory,
     /// `--data-dir` is missing.
     #[error(
         "where should this node keep its data? give --data-dir DIR (kvd dev runs a whole cluster to try out)"
@@ -119,14 +129,17 @@ impl Config {
         let log_segment_kib = flags.log_segment_kib.unwrap_or(32 << 10);
         // A file of the log must hold the largest entry that a client can write.
         in_range("log-segment-kib", "16384 to 1048576", (16 << 10..=1 << 20).contains(&log_segment_kib))?;
+        let advertise = advertise(flags.advertise, host, port)?;
+        let storage = flags.storage.unwrap_or_default();
         Ok(Self {
             host,
             port,
-            advertise: advertise(flags.advertise, host, port)?,
+            data_dir: data_dir(storage, flags.data_dir, &advertise)?,
+            storage,
+            advertise,
             zookeeper: zookeeper(flags.zookeeper, flags.zookeeper_port)?,
             session_timeout: time("session-timeout", flags.session_timeout, Duration::from_secs(6))?,
             cluster_size,
-            data_dir: flags.data_dir.ok_or(ConfigError::NoDataDir)?,
             admin_port,
             allow_remote_kill: flags.allow_remote_kill.unwrap_or(false),
             heartbeat,
@@ -147,6 +160,18 @@ fn time(flag: &'static str, time: Option<Time>, default: Duration) -> Result<Dur
     let time = time.map_or(default, |Time(time)| time);
     in_range(flag, "above zero", !time.is_zero())?;
     Ok(time)
+}
+
+/// Where a node keeps what it has. Without a disk that is in the file system that Linux keeps in memory.
+fn data_dir(storage: Storage, given: Option<PathBuf>, address: &HostPort) -> Result<PathBuf, ConfigError> {
+    match (storage, given) {
+        (Storage::Disk, given) => given.ok_or(ConfigError::NoDataDir),
+        (Storage::Memory, Some(_)) => Err(ConfigError::DataDirInMemory),
+        (Storage::Memory, None) => {
+            let name = address.to_string().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
+            Ok(Path::new(MEMORY).join(format!("kvd-{name}")))
+        }
+    }
 }
 
 fn advertise(text: Option<String>, host: IpAddr, port: u16) -> Result<HostPort, ConfigError> {

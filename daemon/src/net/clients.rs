@@ -219,11 +219,14 @@ impl Session {
             | Request::Members
             | Request::Change { .. } => {}
         }
-        if node.cluster().is_none() {
+        if node.cluster().is_none() && !is_local(&request) {
             return reply.fail(ErrorCode::NotReady, node.remarks());
         }
         if node.stopping.is_cancelled() {
             return reply.fail(ErrorCode::ShuttingDown, "this node is shutting down: ask another");
+        }
+        if node.is_outsider() && !is_local(&request) {
+            return reply.fail(ErrorCode::NotMember, node.remarks());
         }
         let deadline = Instant::now() + timeout;
         let read_deadline = Instant::now() + timeout.min(node.read_timeout);
@@ -308,6 +311,15 @@ impl Session {
         reply.send(Response::Stopping);
         node.stopping.cancel();
     }
+}
+
+/// Whether a node answers this from its own state.
+const fn is_local(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Get { consistency: Consistency::Local, .. }
+            | Request::Scan { consistency: Consistency::Local, .. }
+    )
 }
 
 /// Whether a write is within the limits.

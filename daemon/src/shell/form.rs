@@ -8,16 +8,16 @@ use quorumkv_protocol::{ClusterId, EntryId, NodeId};
 use thiserror::Error;
 use tokio::time::sleep;
 
-use super::Node;
-use crate::config::Config;
-use crate::coordination::{Coordinator, Members, RegistryError};
+use super::{Node, lost};
+use crate::config::{Config, Storage};
+use crate::coordination::{Coordinator, HostPort, Members, RegistryError};
 use crate::data_dir::{DataDir, DataDirError, Membership, decode_membership, encode_membership};
 
 /// Longest that one operation on ZooKeeper may take before it is tried again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause before something that failed is tried again.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a node has no place in the cluster.
 #[derive(Debug, Error)]
@@ -81,17 +81,19 @@ async fn form_first(
     let size = config.cluster_size;
     node.set_forming(format!("waiting for ZooKeeper at {}", config.zookeeper));
     let stored = loop {
-        if let Some(stored) = patiently(|| coordinator.configuration(PATIENCE)).await {
-            break stored;
+        let stored = patiently(|| coordinator.configuration(PATIENCE)).await;
+        // Without a disk it is always the first start: then it is said that whoever was here before is gone.
+        if stored.is_none() || config.storage == Storage::Memory {
+            register(node, config, coordinator).await;
         }
-        patiently(|| coordinator.register(node.id.get(), &config.advertise, PATIENCE)).await;
-        let mut registered = patiently(|| coordinator.members(PATIENCE)).await;
-        // Two nodes cannot be at one address: the others were this one, before it was given another directory.
-        for (id, _) in
-            registered.extract_if(.., |&id, address| id != node.id.get() && *address == config.advertise)
-        {
-            patiently(|| coordinator.deregister(id, PATIENCE)).await;
+        match stored {
+            Some(stored) if config.storage == Storage::Memory => {
+                break lost::find(node, coordinator, stored).await?;
+            }
+            Some(stored) => break stored,
+            None => {}
         }
+        let registered = patiently(|| coordinator.members(PATIENCE)).await;
         node.set_forming(format!("{} of {size} nodes have registered", registered.len()));
         if registered.len() < size {
             // A deadline that passes is no news: the rest of the nodes is still to come.
@@ -104,12 +106,22 @@ async fn form_first(
     decode_membership(&stored).map_err(FormError::Foreign)
 }
 
+/// Says in ZooKeeper that this node is here. Two nodes cannot be at one address: others that are said to be there were this one,
+/// before it lost its directory.
+async fn register(node: &Node, config: &Config, coordinator: &Coordinator) {
+    patiently(|| coordinator.register(node.id.get(), &config.advertise, PATIENCE)).await;
+    let registered = patiently(|| coordinator.members(PATIENCE)).await;
+    let is_predecessor =
+        |entry: &(&u64, &HostPort)| *entry.0 != node.id.get() && *entry.1 == config.advertise;
+    for (&id, _) in registered.iter().filter(is_predecessor) {
+        patiently(|| coordinator.deregister(id, PATIENCE)).await;
+    }
+}
+
 /// A new cluster of the first `size` nodes that registered, by id.
 fn first_membership(registered: &Members, size: usize) -> Membership {
-    let member = |(&id, address): (&u64, &crate::coordination::HostPort)| Member {
-        node: NodeId::new(id),
-        address: address.to_string(),
-    };
+    let member =
+        |(&id, address): (&u64, &HostPort)| Member { node: NodeId::new(id), address: address.to_string() };
     let members = registered.iter().take(size).map(member).collect();
     Membership { cluster: ClusterId::new(rand::random()), configuration: Configuration::first(members) }
 }

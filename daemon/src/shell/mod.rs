@@ -2,6 +2,7 @@
 
 mod election;
 mod form;
+mod lost;
 mod members;
 mod mirror;
 mod node;

@@ -41,6 +41,8 @@ pub(crate) struct Node {
     /// The node has been told to stop.
     pub(crate) stopping: CancellationToken,
     pub(crate) disk_full: AtomicBool,
+    /// Whether this node does not belong to its cluster, or not yet.
+    outsider: AtomicBool,
     state: State,
     cluster: OnceLock<ClusterId>,
     configurations: RwLock<Arc<Configurations>>,
@@ -133,6 +135,7 @@ impl Node {
             forwarded: TaskTracker::new(),
             stopping: parts.stopping,
             disk_full: AtomicBool::new(false),
+            outsider: AtomicBool::new(false),
             state: parts.state,
             cluster: OnceLock::new(),
             configurations: RwLock::new(Arc::new(Configurations {
@@ -191,6 +194,7 @@ impl Node {
     /// The owner says how the replica is at `now`.
     pub(crate) fn publish(&self, status: Status, now: Timestamp) {
         self.committed.store(status.committed.get(), Ordering::Relaxed);
+        self.outsider.store(role(&status) == NodeRole::Outsider, Ordering::Relaxed);
         let leadership = match (status.role, status.leader.and_then(|leader| self.address_of(leader))) {
             (NodeRole::Leader, _) => Leadership::Leading,
             (NodeRole::Follower, Some(address)) => Leadership::Following { epoch: status.promise, address },
@@ -240,6 +244,11 @@ impl Node {
     pub(crate) fn age_ms(&self) -> Option<u64> {
         let (status, now) = self.published().replica?;
         u64::try_from(now.since(status.fresh?).as_millis()).ok()
+    }
+
+    /// Whether this node does not belong to its cluster, or not yet.
+    pub(crate) fn is_outsider(&self) -> bool {
+        self.outsider.load(Ordering::Relaxed)
     }
 
     /// Why this node is not ready or not well; empty if it is both.

@@ -25,7 +25,7 @@ use super::owner::{Ended, Owner, Sources};
 use super::pending::Pending;
 use super::rejoin;
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, Storage};
 use crate::coordination::{self, Coordinator};
 use crate::data_dir::{DataDir, DataDirError, Membership};
 use crate::fatal::die;
@@ -142,7 +142,11 @@ struct Start {
 /// # Errors
 /// See [`RunError`].
 pub async fn run(config: Config) -> Result<(), RunError> {
-    let data_dir = DataDir::open(&config.data_dir)?;
+    let mut data_dir = DataDir::open(&config.data_dir)?;
+    if config.storage == Storage::Memory {
+        // A process that was killed could not clean up.
+        data_dir = data_dir.wipe()?;
+    }
     let identity = data_dir.identity();
     if identity.membership.is_some() {
         refuse_duplicate(identity.node, &config.advertise.to_string()).await?;
@@ -447,6 +451,11 @@ impl Start {
         });
         if closed.await.is_err() {
             die("the storage could not be closed");
+        }
+        if self.config.storage == Storage::Memory
+            && let Err(error) = std::fs::remove_dir_all(&self.config.data_dir)
+        {
+            tracing::debug!("{} stays until the next start: {error}", self.config.data_dir.display());
         }
         self.closing.cancel();
         self.node.tasks.close();

@@ -17,6 +17,7 @@ const SESSION_TIMEOUT: &str = "2s";
 pub struct ClusterBuilder {
     nodes: usize,
     spares: usize,
+    memory: bool,
     root: String,
     proxied: bool,
     arguments: Vec<String>,
@@ -28,6 +29,7 @@ impl Default for ClusterBuilder {
         Self {
             nodes: 3,
             spares: 0,
+            memory: false,
             root: "/cluster".to_owned(),
             proxied: false,
             arguments: Vec::new(),
@@ -46,6 +48,12 @@ impl ClusterBuilder {
     /// How many nodes there are besides, which are not started and have no place in the cluster; none unless set.
     pub fn spares(mut self, spares: usize) -> Self {
         self.spares = spares;
+        self
+    }
+
+    /// Lets the nodes keep nothing: each start is one with a lost disk.
+    pub fn memory(mut self) -> Self {
+        self.memory = true;
         self
     }
 
@@ -131,11 +139,16 @@ impl ClusterBuilder {
     }
 
     fn own_arguments(&self, connect_string: &str, directory: &Path, i: usize) -> Vec<String> {
+        let data_dir = Node::data_dir_in(directory, i);
         vec![
             format!("--zookeeper={connect_string}"),
             format!("--session-timeout={SESSION_TIMEOUT}"),
             format!("--cluster-size={}", self.nodes),
-            format!("--data-dir={}", Node::data_dir_in(directory, i).display()),
+            if self.memory {
+                "--storage=memory".to_owned()
+            } else {
+                format!("--data-dir={}", data_dir.display())
+            },
         ]
     }
 

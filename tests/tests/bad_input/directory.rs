@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use quorumkv_tests::cluster::Cluster;
+use quorumkv_client::NodeRole;
+use quorumkv_tests::cluster::{Cluster, PATIENCE, wait_until};
 use quorumkv_tests::zookeeper::{ReservedPort, ZooKeeper};
 
 use crate::process::{expect_failure, run_kvd};
@@ -110,30 +112,31 @@ async fn a_directory_of_another_cluster_is_refused_and_disturbs_neither() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_finds_no_place_in_a_cluster_that_is_complete() -> Result<()> {
+async fn a_stranger_waits_outside_and_a_member_that_moved_is_refused() -> Result<()> {
     let zookeeper = ZooKeeper::start(1)?;
-    let cluster = Cluster::builder().nodes(1).start(&zookeeper).await?;
-    let directory = tempfile::tempdir()?;
-    let (port, data_dir) = (ReservedPort::reserve()?, directory.path().join("data"));
-    let arguments = |address: u16| {
-        vec![
-            format!("--data-dir={}", data_dir.display()),
-            format!("--port={address}"),
-            "--admin-port=0".to_owned(),
-            format!("--zookeeper={}/cluster", zookeeper.connect_string()),
-        ]
+    let cluster = Cluster::builder().nodes(1).spares(1).start(&zookeeper).await?;
+    cluster.start_node(1)?;
+    let waits = async || {
+        let status = cluster.status(1).await?;
+        ensure!(status.role == NodeRole::Outsider && !status.ready, "it is {:?}", status.role);
+        ensure!(status.remarks.contains("kvctl member add"), "{}", status.remarks);
+        Ok(())
     };
-    expect_failure(
-        &run_kvd(&arguments(port.port()))?,
-        1,
-        &["formed without this node", cluster.endpoint(0)],
-    )?;
+    wait_until(PATIENCE, "the stranger waits to be added", waits).await?;
+    let outside = cluster.client_of(&[1]).with_timeout(Duration::from_secs(1));
+    ensure!(outside.put("key", "value").await.is_err() && outside.get("key").await.is_err());
+    ensure!(cluster.client_of(&[0]).members().await?.members.len() == 1);
     // A node that says that it is elsewhere now cannot be found by the others.
     cluster.terminate(0).await?;
-    let mut moved = arguments(port.port());
-    moved[0] = format!("--data-dir={}", cluster.data_dir(0).display());
+    let port = ReservedPort::reserve()?;
+    let moved = [
+        format!("--data-dir={}", cluster.data_dir(0).display()),
+        format!("--port={}", port.port()),
+        "--admin-port=0".to_owned(),
+        format!("--zookeeper={}/cluster", zookeeper.connect_string()),
+    ];
     expect_failure(&run_kvd(&moved)?, 1, &["--advertise", cluster.endpoint(0)])?;
     cluster.start_node(0)?;
-    cluster.wait_ready().await?;
+    cluster.wait_node_ready(0).await?;
     Ok(cluster.end().await?)
 }

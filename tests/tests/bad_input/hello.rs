@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use quorumkv_protocol::frame::HELLO_FRAME_LIMIT;
 use quorumkv_protocol::hello::{Hello, MAGIC, Role, VersionRange};
-use quorumkv_protocol::{ClusterId, ErrorCode, NodeId};
+use quorumkv_protocol::{ClusterId, ErrorCode};
 use quorumkv_tests::cluster::Cluster;
 use quorumkv_tests::zookeeper::ZooKeeper;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -27,7 +27,7 @@ async fn who_does_not_say_hello_is_refused_and_disturbs_nobody() -> Result<()> {
     let mut bystander = Bystander::start(&cluster.endpoints())?;
     for node in 0..cluster.size() {
         let address = cluster.endpoint(node);
-        for (name, bytes, code) in refused(&cluster).await? {
+        for (name, bytes, code) in refused(&cluster, node).await? {
             let refusal = refuse(address, &bytes, code).with_context(|| format!("node {node}: {name}"))?;
             ensure!(!refusal.is_empty());
         }
@@ -69,16 +69,15 @@ fn allow_open_files(count: u64) -> Result<()> {
     Ok(())
 }
 
-/// First frames that are refused with a word, by name.
-async fn refused(cluster: &Cluster) -> Result<Vec<(&'static str, Vec<u8>, ErrorCode)>> {
+/// First frames that this node refuses with a word, by name.
+async fn refused(cluster: &Cluster, node: usize) -> Result<Vec<(&'static str, Vec<u8>, ErrorCode)>> {
     let client = || Role::Client { name: "x".to_owned() };
     let good = Hello::new(None, client());
     let versions =
         |lowest, highest| framed(&Hello { versions: VersionRange { lowest, highest }, ..good.clone() });
     let ours = cluster.status(0).await?.cluster.context("the cluster is formed")?;
     let other = ClusterId::new(!ours.get());
-    let me = cluster.status(0).await?.node;
-    let stranger = NodeId::new(!me.get());
+    let me = cluster.status(node).await?.node;
     let body = |after_magic: &[u8]| frame_of(&[&MAGIC, after_magic].concat());
     let mut trailing = framed(&good)[4..].to_vec();
     trailing.push(0);
@@ -98,8 +97,8 @@ async fn refused(cluster: &Cluster) -> Result<Vec<(&'static str, Vec<u8>, ErrorC
             ErrorCode::WrongCluster,
         ),
         (
-            "a node that is no member",
-            framed(&Hello::new(Some(ours), Role::Peer { node: stranger })),
+            "a node with this one's identity",
+            framed(&Hello::new(Some(ours), Role::Peer { node: me })),
             ErrorCode::NotPermitted,
         ),
         ("trailing bytes", frame_of(&trailing), ErrorCode::Malformed),

@@ -51,7 +51,7 @@ fn malformed_requests() -> Vec<(&'static str, Vec<u8>)> {
         ("trailing bytes", frame_of(&[&status[4..], &[0]].concat())),
         ("an overlong number", frame_of(&[0x81, 0, 1, 3])),
         ("a number over 64 bits", frame_of(&[&[0xff; 10][..], &[1, 3]].concat())),
-        ("an unknown request", frame_of(&[1, 1, 5])),
+        ("an unknown request", frame_of(&[1, 1, 7])),
         ("an unknown write", frame_of(&[1, 1, 0, 1, 1, 0, 0, 3, 1, b'k'])),
         ("an unknown consistency", frame_of(&[1, 1, 1, 1, b'k', 2, 0])),
         ("neither true nor false", frame_of(&[1, 1, 1, 1, b'k', 0, 2])),
@@ -103,11 +103,15 @@ fn answered_before(address: &str, key: &str) -> Result<()> {
 /// Who came as a member may send the requests of a member, and nothing else.
 async fn as_a_peer(cluster: &Cluster) -> Result<()> {
     let (here, there) = (cluster.status(0).await?, cluster.status(1).await?);
-    for claimed in [here.node, NodeId::new(!here.node.get())] {
-        let mut raw = Raw::connect(cluster.endpoint(0))?;
-        raw.send(&quorumkv_protocol::hello::Hello::new(here.cluster, Role::Peer { node: claimed }))?;
-        raw.expect_refusal(ErrorCode::NotPermitted)?;
-    }
+    let mut raw = Raw::connect(cluster.endpoint(0))?;
+    raw.send(&quorumkv_protocol::hello::Hello::new(here.cluster, Role::Peer { node: here.node }))?;
+    raw.expect_refusal(ErrorCode::NotPermitted)?;
+    // Who is no member may ask whether it is, and is told that it is not.
+    let stranger = Role::Peer { node: NodeId::new(!here.node.get()) };
+    let (mut raw, _) = Raw::introduced(cluster.endpoint(0), stranger)?;
+    raw.send(&sample())?;
+    let answer: PeerEnvelope = raw.receive()?.context("the connection was closed")?;
+    ensure!(matches!(answer.body, PeerMessage::NotMember { .. }), "it was answered {answer:?}");
     let reply = HeartbeatReply {
         epoch: here.epoch,
         promise: here.epoch,

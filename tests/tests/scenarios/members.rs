@@ -7,7 +7,7 @@ use quorumkv_client::{Members, NodeId};
 use quorumkv_tests::cluster::{Cluster, PATIENCE, wait_until};
 use quorumkv_tests::zookeeper::ZooKeeper;
 
-use crate::contents::wait_identical;
+use crate::contents::{LOCAL, wait_identical};
 use crate::load::Load;
 
 /// What a node ends with that was removed.
@@ -117,10 +117,14 @@ async fn a_node_whose_log_is_damaged_is_restored_and_what_it_had_is_kept() -> Re
     let old = id_at(&members, cluster.endpoint(1))?;
     wait_identical(&cluster).await?;
     cluster.kill(1)?;
-    let log = fs::read_dir(cluster.data_dir(1).join("log"))?.next().context("there is no log")??.path();
-    let mut bytes = fs::read(&log)?;
     let value = b"the value of number 20";
-    let at = bytes.windows(value.len()).position(|window| window == value).context("not in the log")?;
+    let find = |bytes: &[u8]| bytes.windows(value.len()).position(|window| window == value);
+    let mut files = fs::read_dir(cluster.data_dir(1).join("log"))?.map(|file| Ok(file?.path()));
+    let files = files.by_ref().collect::<Result<Vec<_>>>()?;
+    let holds = |path: &std::path::PathBuf| fs::read(path).is_ok_and(|bytes| find(&bytes).is_some());
+    let log = files.into_iter().find(holds).context("it is not in the log")?;
+    let mut bytes = fs::read(&log)?;
+    let at = find(&bytes).context("it was there")?;
     bytes[at] ^= 1;
     fs::write(&log, &bytes)?;
     cluster.start_node(1)?;
@@ -160,6 +164,50 @@ async fn a_dead_member_is_replaced_by_a_node_elsewhere() -> Result<()> {
     cluster.start_node(dead)?;
     let ended = cluster.wait_ended(dead).await?;
     ensure!(ended.code() == Some(REMOVED), "it ended with {ended}");
+    Ok(cluster.end().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_a_disk_knows_nothing_until_it_is_restored() -> Result<()> {
+    let zookeeper = ZooKeeper::start(1)?;
+    let cluster = Cluster::builder().nodes(3).memory().start(&zookeeper).await?;
+    cluster.client().put("key", "value").await?;
+    let first = wait_voters(&cluster, &[0, 1, 2]).await?;
+    let back = 2;
+    // While the others do not answer, it cannot be restored.
+    [0, 1].into_iter().try_for_each(|i| cluster.pause(i))?;
+    cluster.kill(back)?;
+    cluster.start_node(back)?;
+    let local = cluster.client_of(&[back]);
+    let read = async || Ok::<_, anyhow::Error>(local.get_with("key", LOCAL).await?.value);
+    let value = wait_until(PATIENCE, "it answers what it has", read).await?;
+    ensure!(value.is_none(), "it remembers {value:?}");
+    [0, 1].into_iter().try_for_each(|i| cluster.resume(i))?;
+    wait_until(PATIENCE, "it is restored", async || {
+        let value = read().await?.context("it does not know the key")?;
+        ensure!(value.value == "value");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
+    let members = wait_voters(&cluster, &[0, 1, 2]).await?;
+    ensure!(id_at(&members, cluster.endpoint(back))? != id_at(&first, cluster.endpoint(back))?);
+    cluster.wait_ready().await?;
+
+    // Nobody is left: what comes back is another cluster, and says so.
+    (0..3).try_for_each(|i| cluster.kill(i))?;
+    (0..3).try_for_each(|i| cluster.start_node(i))?;
+    // A client that knew the old one would refuse to speak with them.
+    let client = cluster.client();
+    client.put("other", "value").await?;
+    ensure!(client.members().await?.cluster != first.cluster, "it is said to be the same cluster");
+    ensure!(client.get("key").await?.value.is_none(), "the data is still there");
+    let logs = (0..3).map(|i| cluster.log(i)).collect::<Result<Vec<_>, _>>()?;
+    ensure!(logs.iter().any(|log| log.contains("begins a new cluster")), "nobody says so");
+    client.put("key", "another").await?;
+    // In good order they leave nothing in memory.
+    for i in 0..3 {
+        cluster.terminate(i).await?;
+    }
     Ok(cluster.end().await?)
 }
 

@@ -21,7 +21,7 @@ use watch::{Goal, watch};
 /// Pause before a change is asked for again that another change kept from being made.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest that a node may take to say who it is.
+/// Longest that a node may take to say who it is, and to come up if it was only just started.
 const PROBE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(client: &Client, task: MemberTask, output: &mut Output) -> Result<(), Failure> {
@@ -186,9 +186,14 @@ impl Session<'_> {
     /// Who is at an address and wants to belong to this cluster.
     async fn newcomer(&self, address: &Endpoint) -> Result<Member, Failure> {
         let is_here = |known: &&MemberStatus| known.member.address == address.as_str();
-        let status = match self.client.with_timeout(PROBE).status(address.as_str()).await {
-            Ok(status) => status,
-            Err(error) => return Err(not_there(address, &error)),
+        let until = Instant::now() + PROBE;
+        let status = loop {
+            match self.client.with_timeout(PROBE).status(address.as_str()).await {
+                Ok(status) if status.cluster.is_some() => break status,
+                Ok(_) | Err(NodeError::Unreachable(_)) if Instant::now() < until => sleep(PAUSE).await,
+                Ok(status) => break status,
+                Err(error) => return Err(not_there(address, &error)),
+            }
         };
         if status.cluster != Some(self.members.cluster) {
             let message = format!("the node at {address} waits for the first start of a cluster of its own");
