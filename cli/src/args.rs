@@ -142,6 +142,18 @@ pub(crate) enum Command {
         /// An endpoint, or the beginning of a node's id
         node: String,
     },
+    /// Have a node serve no clients and not lead, as before its machine is worked on; it goes on voting
+    #[command(
+        after_help = "Examples:\n  kvctl drain 127.0.0.1:5001 && kvctl kill 127.0.0.1:5001\n  kvctl drain --undo 127.0.0.1:5001\n\n\
+        A node that starts serves."
+    )]
+    Drain {
+        /// An endpoint, or the beginning of a node's id
+        node: String,
+        /// Have it serve and lead again
+        #[arg(long)]
+        undo: bool,
+    },
     /// Show and change who belongs to the cluster
     #[command(subcommand)]
     Member(MemberCommand),

@@ -48,6 +48,7 @@ pub(crate) enum Task {
     Leader,
     KillLeader,
     Kill { node: String },
+    Drain { node: String, undo: bool },
     Member(MemberTask),
     Import(Import),
     Export(Export),
@@ -171,6 +172,7 @@ const fn default_timeout(command: &Command) -> Duration {
         | Command::Cas { .. }
         | Command::Scan { .. }
         | Command::Member(_)
+        | Command::Drain { .. }
         | Command::Bench(_)
         | Command::Completions { .. } => TIMEOUT,
     }
@@ -202,6 +204,7 @@ fn task(command: Command, timeout: Duration) -> Result<Task, Failure> {
         Command::Leader => Task::Leader,
         Command::KillLeader => Task::KillLeader,
         Command::Kill { node } => Task::Kill { node },
+        Command::Drain { node, undo } => Task::Drain { node, undo },
         Command::Member(command) => Task::Member(member(command, timeout)?),
         Command::Import { file, checkpoint, window } => Task::Import(import(file, checkpoint, window)?),
         Command::Export { prefix, file, after, resume } => {

@@ -241,6 +241,18 @@ impl Client {
         }
     }
 
+    /// Tells the daemon at `endpoint` to serve no clients and not to lead, or with `undo` to do so again. It goes on voting. Its
+    /// status tells when it no longer leads.
+    ///
+    /// # Errors
+    /// See [`NodeError`]. After [`NodeError::Lost`] it may have heard.
+    pub async fn drain(&self, endpoint: &str, undo: bool) -> Result<(), NodeError> {
+        match read::ask(&self.shared, endpoint, Request::Drain { undo }, self.timeout).await? {
+            (_, Response::Draining) => Ok(()),
+            (endpoint, _) => Err(NodeError::UnexpectedAnswer(endpoint)),
+        }
+    }
+
     /// Closes all connections of this client and its clones, and waits until they are closed. Operations that are
     /// under way end as if the connections had been lost.
     pub async fn close(&self) {

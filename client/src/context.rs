@@ -88,7 +88,8 @@ impl Context {
             | Response::Failed(_)
             | Response::Members(_)
             | Response::Refused(_)
-            | Response::Permitted => {}
+            | Response::Permitted
+            | Response::Draining => {}
         }
     }
 }

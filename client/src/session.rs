@@ -142,7 +142,11 @@ impl Session {
             Request::Scan { prefix, after, .. } => {
                 (prefix.len().max(after.as_ref().map_or(0, bytes::Bytes::len)), 0)
             }
-            Request::Status | Request::Stop | Request::Members | Request::Change { .. } => (0, 0),
+            Request::Status
+            | Request::Stop
+            | Request::Members
+            | Request::Change { .. }
+            | Request::Drain { .. } => (0, 0),
         };
         self.within(Limited::Key, key, self.limits.key)?;
         self.within(Limited::Value, value, self.limits.value)?;

@@ -116,7 +116,8 @@ impl<'a> Operation<'a> {
             | Response::Stopping
             | Response::Members(_)
             | Response::Refused(_)
-            | Response::Permitted => {
+            | Response::Permitted
+            | Response::Draining => {
                 self.attempts.in_doubt(Cause::UnexpectedAnswer(node.endpoint.clone()));
                 Next::GiveUp
             }

@@ -160,6 +160,7 @@ impl Metrics {
             Request::Stop => "stop",
             Request::Members => "members",
             Request::Change { .. } => "change",
+            Request::Drain { .. } => "drain",
         };
         self.requests.get_or_create(&Operation { operation }).inc();
     }

@@ -73,6 +73,11 @@ pub enum Request {
         /// Whether only to say if it would be done.
         dry_run: bool,
     },
+    /// Serve no clients and do not lead until told otherwise; go on voting.
+    Drain {
+        /// Serve and lead again.
+        undo: bool,
+    },
 }
 
 /// A write, and what makes its retries harmless.
@@ -166,6 +171,8 @@ pub enum Response {
     Refused(Refusal),
     /// The change would be made.
     Permitted,
+    /// The node begins to do as it was told; its status says when it no longer leads.
+    Draining,
 }
 
 /// A finished write.

@@ -56,10 +56,10 @@ variants! {
         NoQuorum, OutcomeUnknown, Superseded, RequestExpired, Conflict, ReadTimedOut, Corruption, DiskFull,
         ShuttingDown, NotMember,
     }
-    Request { Write, Get, Scan, Status, Stop, Members, Change }
+    Request { Write, Get, Scan, Status, Stop, Members, Change, Drain }
     Write { Put, Delete, CompareAndSet }
     Consistency { Quorum, Local }
-    Response { Written, Got, Scanned, Status, Stopping, Failed, Members, Refused, Permitted }
+    Response { Written, Got, Scanned, Status, Stopping, Failed, Members, Refused, Permitted, Draining }
     Rule { KnownCommitted, Chosen }
     NodeRole { Forming, Follower, Contender, Leader, Learner, Outsider }
     Body { Open, Write, Configure }

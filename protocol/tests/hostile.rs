@@ -70,8 +70,8 @@ fn numbers_in_a_longer_form_than_theirs_are_refused() {
 
 #[test]
 fn unknown_variants_are_refused() {
-    assert_malformed::<RequestEnvelope>(&[5, 1, 7]);
-    assert_malformed::<ResponseEnvelope>(&[5, 9]);
+    assert_malformed::<RequestEnvelope>(&[5, 1, 8]);
+    assert_malformed::<ResponseEnvelope>(&[5, 10]);
     assert_malformed::<PeerEnvelope>(&[5, 10]);
     assert_malformed::<HelloReply>(&[2]);
     // An option and a truth value have two forms each.

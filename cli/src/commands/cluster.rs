@@ -1,13 +1,19 @@
 //! Who leads, and stopping daemons.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use quorumkv_client::{Client, Endpoint, NodeId, NodeRole};
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use crate::commands::status::{Asked, ask_all, none_answered};
 use crate::exit::{Code, Failure};
 use crate::output::{Format, Output};
+
+/// Longest that a drained leader may take to be succeeded, and the pause between looks.
+const HANDOVER: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The leader, as far as the nodes know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -65,8 +71,48 @@ pub(crate) async fn kill_leader(client: &Client, output: &mut Output) -> Result<
 
 /// Stops the daemon at an endpoint, or the one whose id begins with some digits.
 pub(crate) async fn kill(client: &Client, named: &str, output: &mut Output) -> Result<(), Failure> {
+    let (endpoint, node) = find(client, named).await?;
+    stop(client, &endpoint, node.as_deref(), output).await
+}
+
+/// Has a node serve no clients and not lead, or do so again; waits until it is so.
+pub(crate) async fn drain(
+    client: &Client,
+    named: &str,
+    undo: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (endpoint, _) = find(client, named).await?;
+    client.drain(&endpoint, undo).await.map_err(|error| Failure::status(&error))?;
+    let mut status = client.status(&endpoint).await.map_err(|error| Failure::status(&error))?;
+    // Whoever leads next is up within milliseconds, unless too few of the others are.
+    let until = Instant::now() + HANDOVER;
+    while !undo && (status.role == NodeRole::Leader || status.leader.is_none()) {
+        if Instant::now() >= until {
+            return Err(Failure::new(
+                Code::Unhealthy,
+                format!("{endpoint} is drained, and no other node leads yet"),
+            )
+            .advise("see `kvctl status`; `kvctl drain --undo` takes it back"));
+        }
+        sleep(LOOK).await;
+        status = client.status(&endpoint).await.map_err(|error| Failure::status(&error))?;
+    }
+    let node = status.node.to_string();
+    match output.format {
+        Format::Raw => output.line(&endpoint),
+        Format::Table if undo => output.line(&format!("{node} at {endpoint} serves again")),
+        Format::Table => output.line(&format!(
+            "{node} at {endpoint} is drained: it serves no clients, does not lead, and goes on voting"
+        )),
+        Format::Json => output.json(&DrainedJson { drained: !undo, endpoint: &endpoint, node: &node }),
+    }
+}
+
+/// The endpoint of the node that is meant, and its id if that was asked for.
+async fn find(client: &Client, named: &str) -> Result<(String, Option<String>), Failure> {
     if named.contains(':') {
-        return stop(client, named, None, output).await;
+        return Ok((named.to_owned(), None));
     }
     if named.is_empty() || !named.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let message =
@@ -78,7 +124,7 @@ pub(crate) async fn kill(client: &Client, named: &str, output: &mut Output) -> R
         return Err(failure);
     }
     let (node, endpoint) = choose(named, &asked)?;
-    stop(client, &endpoint, Some(&node.to_string()), output).await
+    Ok((endpoint, Some(node.to_string())))
 }
 
 /// The one node whose id begins so, among those that answered and those that they name as members.
@@ -104,6 +150,14 @@ fn choose(prefix: &str, asked: &[Asked]) -> Result<(NodeId, String), Failure> {
             Err(Failure::new(Code::NotFound, message).advise("`kvctl status` shows the nodes"))
         }
     }
+}
+
+/// A node that was drained, or serves again.
+#[derive(Serialize)]
+struct DrainedJson<'a> {
+    drained: bool,
+    endpoint: &'a str,
+    node: &'a str,
 }
 
 /// A daemon that was stopped.

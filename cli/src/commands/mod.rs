@@ -52,6 +52,7 @@ async fn online(invocation: Invocation, output: &mut Output) -> Result<(), Failu
         Task::Leader => cluster::leader(client, output).await,
         Task::KillLeader => cluster::kill_leader(client, output).await,
         Task::Kill { node } => cluster::kill(client, &node, output).await,
+        Task::Drain { node, undo } => cluster::drain(client, &node, undo, output).await,
         Task::Member(task) => member::run(client, task, output).await,
         Task::Import(import) => import::run(client, import, invocation.timeout, output).await,
         Task::Export(export) => export::run(client, export, invocation.timeout, output).await,

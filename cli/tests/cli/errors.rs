@@ -48,7 +48,11 @@ fn no_node_within_reach_ends_with_5() {
 fn refusing(code: ErrorCode) -> FakeNode {
     FakeNode::scripted(1, move |request| match request {
         Request::Write(_) | Request::Get { .. } | Request::Scan { .. } => Some(failed(code, "not today")),
-        Request::Status | Request::Stop | Request::Members | Request::Change { .. } => None,
+        Request::Status
+        | Request::Stop
+        | Request::Members
+        | Request::Change { .. }
+        | Request::Drain { .. } => None,
     })
 }
 

@@ -129,8 +129,8 @@ impl State {
                 self.stopped = true;
                 Response::Stopping
             }
-            Request::Members | Request::Change { .. } => {
-                panic!("a script has to answer what concerns the members")
+            Request::Members | Request::Change { .. } | Request::Drain { .. } => {
+                panic!("a script has to answer this")
             }
         }
     }

@@ -109,7 +109,8 @@ fn value_bytes(response: &Response) -> usize {
         | Response::Failed(_)
         | Response::Members(_)
         | Response::Refused(_)
-        | Response::Permitted => 0,
+        | Response::Permitted
+        | Response::Draining => 0,
     }
 }
 
@@ -213,6 +214,7 @@ impl Session {
         match request {
             Request::Status => return reply.send(Response::Status(Box::new(node.status()))),
             Request::Stop => return self.stop(reply),
+            Request::Drain { undo } => return self.drain(undo, reply).await,
             Request::Write(_)
             | Request::Get { .. }
             | Request::Scan { .. }
@@ -224,6 +226,9 @@ impl Session {
         }
         if node.stopping.is_cancelled() {
             return reply.fail(ErrorCode::ShuttingDown, "this node is shutting down: ask another");
+        }
+        if node.is_drained() && !self.forwarded {
+            return reply.fail(ErrorCode::ShuttingDown, "this node is drained: ask another");
         }
         if node.is_outsider() && !is_local(&request) {
             return reply.fail(ErrorCode::NotMember, node.remarks());
@@ -255,7 +260,7 @@ impl Session {
                     }
                 }
             }
-            Request::Status | Request::Stop => {}
+            Request::Status | Request::Stop | Request::Drain { .. } => {}
         }
     }
 
@@ -299,17 +304,35 @@ impl Session {
         reply.send(Response::Got(Got { value, age_ms: node.age_ms(), evidence: None }));
     }
 
+    /// Whether whoever asks may stop this node.
+    fn may_stop(&self) -> bool {
+        self.address.ip().is_loopback() || self.clients.node.allow_remote_kill
+    }
+
     fn stop(&self, reply: ReplyTo) {
         let node = &self.clients.node;
-        if !self.address.ip().is_loopback() && !node.allow_remote_kill {
-            return reply.fail(
-                ErrorCode::NotPermitted,
-                "this node is stopped only from its own machine, unless it was started with --allow-remote-kill",
-            );
+        if !self.may_stop() {
+            return reply.fail(ErrorCode::NotPermitted, FROM_AFAR);
         }
         tracing::info!(from = %self.address, "told to stop");
         reply.send(Response::Stopping);
         node.stopping.cancel();
+    }
+
+    async fn drain(&self, undo: bool, reply: ReplyTo) {
+        let node = &self.clients.node;
+        if !self.may_stop() {
+            return reply.fail(ErrorCode::NotPermitted, FROM_AFAR);
+        }
+        if !undo && node.configurations().latest.voters.len() < 2 {
+            return reply.fail(
+                ErrorCode::NotPermitted,
+                "this node is the only one that votes: nobody else could serve",
+            );
+        }
+        tracing::info!(from = %self.address, "{}", if undo { "told to serve again" } else { "told to serve no clients" });
+        self.tell(Event::Drain { undo }).await;
+        reply.send(Response::Draining);
     }
 }
 
@@ -336,6 +359,8 @@ fn check(request: &WriteRequest) -> Result<(), String> {
         Some(_) | None => Ok(()),
     }
 }
+
+const FROM_AFAR: &str = "this node is stopped and drained only from its own machine, unless it was started with --allow-remote-kill";
 
 /// A page of keys that a client asks for.
 #[derive(Debug)]

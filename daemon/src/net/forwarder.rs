@@ -98,7 +98,7 @@ pub(crate) fn doubt(response: &mut Response) {
             failure.code = ErrorCode::OutcomeUnknown;
         }
         Response::Refused(refusal) => {
-            *response = super::clients::failure(ErrorCode::OutcomeUnknown, of_several(refusal))
+            *response = super::clients::failure(ErrorCode::OutcomeUnknown, of_several(refusal));
         }
         _ => {}
     }
@@ -262,7 +262,8 @@ impl Pending {
             | Response::Stopping
             | Response::Members(_)
             | Response::Refused(_)
-            | Response::Permitted => {}
+            | Response::Permitted
+            | Response::Draining => {}
         }
         forward.reply.send(body);
         Ok(())

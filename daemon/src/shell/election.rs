@@ -79,6 +79,11 @@ impl Election {
                 None
             }
             Event::Elected => {
+                if self.node.is_drained() {
+                    self.seated = true;
+                    self.resign();
+                    return None;
+                }
                 tracing::info!("elected: this node's znode is the lowest");
                 self.node.metrics.elected();
                 (self.seated, self.resigning) = (true, false);
@@ -156,7 +161,7 @@ impl Election {
         let incumbent =
             heard.filter(|&leader| leader != self.node.id).and_then(|leader| self.node.address_of(leader));
         self.coordinator.set_enrolment(match incumbent {
-            _ if status.membership != Membership::Voter => EnrolPolicy::NEVER,
+            _ if status.membership != Membership::Voter || self.node.is_drained() => EnrolPolicy::NEVER,
             Some(incumbent) => EnrolPolicy::Wait { incumbent, at_most: self.grace },
             None => EnrolPolicy::Enrol,
         });
@@ -174,7 +179,7 @@ impl Election {
     /// of a successor, and this node does not lead with it after all.
     pub(super) fn on_resigned(&mut self, is_done: bool, status: &Status) {
         self.resigning = false;
-        if !is_done && status.role != NodeRole::Leader {
+        if !is_done && (status.role != NodeRole::Leader || self.node.is_drained()) {
             self.resign();
         }
     }
@@ -182,6 +187,16 @@ impl Election {
     /// An attempt to impeach the leader came to its end.
     pub(super) fn on_impeached(&mut self) {
         self.impeaching = false;
+    }
+
+    /// Leaves the election until told otherwise, or takes part in it again. A leader goes on until its successor's epoch fences it,
+    /// so that there is hardly a moment without one.
+    pub(super) fn drain(&mut self, drained: bool) {
+        self.node.set_drained(drained);
+        if drained {
+            self.coordinator.set_enrolment(EnrolPolicy::NEVER);
+            self.resign();
+        }
     }
 
     /// Leaves the election for good, so that a successor takes over at once.
@@ -235,14 +250,15 @@ impl Election {
     }
 
     fn resign(&mut self) {
-        if !self.seated || std::mem::replace(&mut self.resigning, true) {
+        let has_place = self.seated || self.node.is_drained();
+        if !has_place || std::mem::replace(&mut self.resigning, true) {
             return;
         }
         let (coordinator, done) = (self.coordinator.clone(), self.done.clone());
         self.node.tasks.spawn(async move {
             let resigned = coordinator.resign(PATIENCE).await;
             match &resigned {
-                Ok(()) => tracing::info!("resigned: this node's place in the election is at the tail now"),
+                Ok(()) => tracing::info!("resigned: this node has given up its place in the election"),
                 Err(error) => {
                     tracing::warn!("cannot resign yet: {error}");
                     tokio::time::sleep(PAUSE).await;

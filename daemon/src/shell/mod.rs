@@ -41,6 +41,8 @@ pub(crate) enum Event {
     /// A client's request that only the leader can answer: a write, or one about the members. `retried` if another leader may
     /// have got it before.
     ToLead { request: Request, deadline: Instant, reply: ReplyTo, retried: bool },
+    /// Serve no clients and do not lead, or do so again.
+    Drain { undo: bool },
     /// A client's quorum read.
     Read { key: Bytes, evidence: bool, deadline: Instant, reply: ReplyTo },
     /// A client's linearizable scan.

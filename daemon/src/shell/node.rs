@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) disk_full: AtomicBool,
     /// Whether this node does not belong to its cluster, or not yet.
     outsider: AtomicBool,
+    /// Whether it was told to serve no clients.
+    drained: AtomicBool,
     state: State,
     cluster: OnceLock<ClusterId>,
     configurations: RwLock<Arc<Configurations>>,
@@ -136,6 +138,7 @@ impl Node {
             stopping: parts.stopping,
             disk_full: AtomicBool::new(false),
             outsider: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             state: parts.state,
             cluster: OnceLock::new(),
             configurations: RwLock::new(Arc::new(Configurations {
@@ -251,6 +254,15 @@ impl Node {
         self.outsider.load(Ordering::Relaxed)
     }
 
+    /// Whether this node was told to serve no clients, and not to lead.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
+    }
+
     /// Why this node is not ready or not well; empty if it is both.
     pub(crate) fn remarks(&self) -> String {
         let published = self.published();
@@ -266,6 +278,9 @@ impl Node {
                 );
             }
             Membership::Voter | Membership::Learner | Membership::Leaving => {}
+        }
+        if self.is_drained() {
+            return "this node is drained: it serves no clients and does not lead (kvctl drain --undo ends that)".to_owned();
         }
         if let Some(unwell) = published.unwell {
             return unwell;
@@ -293,9 +308,12 @@ impl Node {
 
     /// Whether this node can serve writes and quorum reads.
     pub(crate) fn is_ready(&self) -> bool {
-        self.published().replica.is_some_and(|(status, now)| {
-            status.leader.is_some() && now.since(status.leader_heard) <= LEADER_SILENCE && !status.restoring
-        })
+        !self.is_drained()
+            && self.published().replica.is_some_and(|(status, now)| {
+                status.leader.is_some()
+                    && now.since(status.leader_heard) <= LEADER_SILENCE
+                    && !status.restoring
+            })
     }
 
     /// This node's account of itself.

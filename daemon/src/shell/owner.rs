@@ -184,6 +184,7 @@ impl Owner {
             // It may be of a link that was closed meanwhile.
             Event::PeerUp(node) if !self.links.include(node) => return,
             Event::PeerUp(node) => Input::PeerUp(node),
+            Event::Drain { undo } => return self.election.drain(!undo),
             Event::PeerDown(node) => Input::PeerDown(node),
             Event::PeerRefused(node) => Input::PeerRefused(node),
             Event::ToLead { request, deadline, reply, retried } => {
@@ -222,9 +223,11 @@ impl Owner {
                     evidence: None,
                 })),
             },
-            Request::Get { .. } | Request::Scan { .. } | Request::Status | Request::Stop => {
-                unreachable!("any node answers these")
-            }
+            Request::Get { .. }
+            | Request::Scan { .. }
+            | Request::Status
+            | Request::Stop
+            | Request::Drain { .. } => unreachable!("any node answers these"),
         }
     }
 

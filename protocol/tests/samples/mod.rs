@@ -129,6 +129,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Stop,
         Request::Members,
         Request::Change { request: change_request(Change::Promote(NODE)), dry_run: true },
+        Request::Drain { undo: true },
     ]);
     requests
 }
@@ -182,6 +183,7 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Members(Box::new(members())),
         Response::Refused(Refusal::UnknownNode(NODE)),
         Response::Permitted,
+        Response::Draining,
     ]);
     responses
 }

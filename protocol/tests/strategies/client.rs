@@ -49,6 +49,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Stop),
         Just(Request::Members),
         (change_request(), any::<bool>()).prop_map(|(request, dry_run)| Request::Change { request, dry_run }),
+        any::<bool>().prop_map(|undo| Request::Drain { undo }),
     ]
 }
 
@@ -159,6 +160,7 @@ fn response() -> impl Strategy<Value = Response> {
         members().prop_map(|members| Response::Members(Box::new(members))),
         refusal().prop_map(Response::Refused),
         Just(Response::Permitted),
+        Just(Response::Draining),
     ]
 }
 

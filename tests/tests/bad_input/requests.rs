@@ -51,7 +51,7 @@ fn malformed_requests() -> Vec<(&'static str, Vec<u8>)> {
         ("trailing bytes", frame_of(&[&status[4..], &[0]].concat())),
         ("an overlong number", frame_of(&[0x81, 0, 1, 3])),
         ("a number over 64 bits", frame_of(&[&[0xff; 10][..], &[1, 3]].concat())),
-        ("an unknown request", frame_of(&[1, 1, 7])),
+        ("an unknown request", frame_of(&[1, 1, 8])),
         ("an unknown write", frame_of(&[1, 1, 0, 1, 1, 0, 0, 3, 1, b'k'])),
         ("an unknown consistency", frame_of(&[1, 1, 1, 1, b'k', 2, 0])),
         ("neither true nor false", frame_of(&[1, 1, 1, 1, b'k', 0, 2])),

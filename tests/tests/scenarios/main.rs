@@ -8,6 +8,7 @@ mod load;
 
 mod add_and_read;
 mod conflict;
+mod drain;
 mod impeachment;
 mod kill_leader;
 mod members;
