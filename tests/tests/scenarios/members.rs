@@ -90,7 +90,7 @@ async fn a_node_that_lost_its_disk_comes_back_under_a_new_identity_during_writes
     let members = wait_voters(&cluster, &[0, 1, 2]).await?;
     wait_until(PATIENCE, "the old identity is gone", async || {
         let members = cluster.client().members().await?;
-        ensure!(id_at(&members, cluster.endpoint(lost))? != before, "{:?} is still there", before);
+        ensure!(id_at(&members, cluster.endpoint(lost))? != before, "{before:?} is still there");
         Ok::<_, anyhow::Error>(())
     })
     .await?;
