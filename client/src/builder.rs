@@ -72,11 +72,11 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a node that owes answers may be silent before its connection is given up; 3 seconds unless set. It is
-    /// probed after a third of that.
+    /// How long a node that owes answers may be silent before its connection is given up; 3 seconds unless set.
+    ///
+    /// It is probed after a twelfth of that, and after a sixth (half a second) reads and writes move on to another node.
     pub fn silence_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.silence = timeout.max(Duration::from_millis(30));
-        self.patience.probe = self.patience.silence / 3;
+        self.patience.silence = timeout.max(Duration::from_millis(120));
         self
     }
 

@@ -15,18 +15,23 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct Patience {
     /// For connecting and the handshake together.
     pub(crate) hello: Duration,
-    /// A connection on which requests wait is probed after this long without a byte...
-    pub(crate) probe: Duration,
-    /// ...and given up after this long.
+    /// A connection on which requests wait is given up after this long without a byte.
     pub(crate) silence: Duration,
 }
 
 impl Patience {
-    pub(crate) const DEFAULT: Self = Self {
-        hello: Duration::from_secs(5),
-        probe: Duration::from_secs(1),
-        silence: Duration::from_secs(3),
-    };
+    pub(crate) const DEFAULT: Self = Self { hello: Duration::from_secs(5), silence: Duration::from_secs(3) };
+
+    /// The silence after which a node that owes answers is probed.
+    pub(crate) fn probe(&self) -> Duration {
+        self.silence / 12
+    }
+
+    /// The silence after which what any node can do is asked of another: a node may only be slow, or far away, so
+    /// its connection is kept.
+    pub(crate) fn doubt(&self) -> Duration {
+        self.silence / 6
+    }
 }
 
 /// What all connections of one client share.

@@ -46,6 +46,8 @@ pub(crate) enum Health {
     Untried,
     /// It is being opened; that may take long.
     Connecting,
+    /// It is open, and there is doubt that the node is still there.
+    Silent,
     /// The last attempt failed, or the connection was lost.
     Failed,
 }
@@ -71,6 +73,7 @@ impl Link {
 
     pub(crate) fn health(&self) -> Health {
         match &*self.state.borrow() {
+            State::Connected(session) if session.is_silent() => Health::Silent,
             State::Connected(_) => Health::Connected,
             State::Idle => Health::Untried,
             State::Connecting => Health::Connecting,

@@ -51,6 +51,15 @@ impl Node {
         self.session(deadline).await?.exchange(body, deadline).await
     }
 
+    /// Asks this node something that another can answer as well: if it falls silent, its answer is not waited for.
+    pub(crate) async fn exchange_while_heard(
+        &self,
+        body: Request,
+        deadline: Instant,
+    ) -> Result<Response, ExchangeError> {
+        self.session(deadline).await?.exchange_while_heard(body, deadline).await
+    }
+
     /// Has a lost connection opened again, for later requests.
     fn revive(&self) {
         self.links.iter().filter(|link| link.health() == Health::Failed).for_each(Link::want);

@@ -22,7 +22,7 @@ pub(crate) async fn read(
     loop {
         let node = shared.pool.any(&route.tried);
         route.tried.push(node.endpoint.clone());
-        let cause = match node.exchange(request.clone(), route.deadline).await {
+        let cause = match node.exchange_while_heard(request.clone(), route.deadline).await {
             Ok(Response::Failed(failure)) => {
                 let refusal = Refusal::new(node.endpoint.clone(), failure);
                 if !refusal.code.is_worth_retrying() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorumkv_protocol::client::{Request, RequestEnvelope, Response};
 use quorumkv_protocol::frame;
 use quorumkv_protocol::hello::Limits;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::endpoint::Endpoint;
@@ -47,6 +47,8 @@ pub(crate) struct Session {
     queue: mpsc::Sender<Call>,
     /// Why the connection ended; set before its calls are dropped.
     ended: Arc<OnceLock<ConnectionFailure>>,
+    /// For how long the node has said nothing, if that is long enough to doubt that it is there.
+    silent: watch::Receiver<Option<Duration>>,
 }
 
 /// A request on its way to the connection's task. Dropping it tells the caller that no answer will come.
@@ -90,14 +92,52 @@ impl Gate {
 pub(crate) struct SessionEnd {
     pub(crate) queue: mpsc::Receiver<Call>,
     pub(crate) ended: Arc<OnceLock<ConnectionFailure>>,
+    pub(crate) silent: watch::Sender<Option<Duration>>,
 }
 
 impl Session {
     pub(crate) fn new(endpoint: Endpoint, limits: Limits) -> (Self, SessionEnd) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let ended = Arc::new(OnceLock::new());
-        let end = SessionEnd { queue: receiver, ended: Arc::clone(&ended) };
-        (Self { endpoint, limits, queue: sender, ended }, end)
+        let (doubt, silent) = watch::channel(None);
+        let end = SessionEnd { queue: receiver, ended: Arc::clone(&ended), silent: doubt };
+        (Self { endpoint, limits, queue: sender, ended, silent }, end)
+    }
+
+    /// Whether there is doubt that the node is still there.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.borrow().is_some()
+    }
+
+    /// Sends a request that another node can answer as well, and waits for its answer until the node falls silent.
+    pub(crate) async fn exchange_while_heard(
+        &self,
+        body: Request,
+        deadline: Instant,
+    ) -> Result<Response, ExchangeError> {
+        tokio::select! {
+            biased;
+            answered = self.exchange(body, deadline) => answered,
+            quiet = self.falls_silent() => {
+                let failure = ConnectionFailure::Silent(quiet);
+                Err(ExchangeError::Lost(ConnectionError { endpoint: self.endpoint.clone(), failure }))
+            }
+        }
+    }
+
+    /// Waits until the node has just fallen silent: of one that has been silent before, who asks it knows already.
+    async fn falls_silent(&self) -> Duration {
+        let mut silent = self.silent.clone();
+        silent.mark_unchanged();
+        loop {
+            if silent.changed().await.is_err() {
+                // The connection has ended: that is told with its reason.
+                return std::future::pending().await;
+            }
+            if let Some(quiet) = *silent.borrow_and_update() {
+                return quiet;
+            }
+        }
     }
 
     /// Sends a request and waits for its answer.

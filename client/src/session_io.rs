@@ -10,7 +10,7 @@ use quorumkv_protocol::frame::{self, FrameDecoder, PEER_FRAME_LIMIT};
 use quorumkv_protocol::hello::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::context::{Context, Patience};
@@ -43,7 +43,7 @@ impl SessionIo {
         let in_flight = (limits.in_flight as usize).max(1);
         Self {
             stream,
-            traffic: Traffic::new(inbox, &limits),
+            traffic: Traffic::new(inbox, &limits, end.silent),
             queue: end.queue,
             ended: end.ended,
             patience,
@@ -63,7 +63,7 @@ impl SessionIo {
         let Self { stream, traffic, queue, patience, in_flight, .. } = self;
         let (mut reader, mut writer) = stream.split();
         let mut batch = Vec::new();
-        let mut clock = interval(patience.probe / 4);
+        let mut clock = interval(patience.probe() / 4);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         traffic.receive(context)?;
         loop {
@@ -92,7 +92,7 @@ impl SessionIo {
                     }
                     traffic.send_all(&mut batch);
                 }
-                _ = clock.tick() => traffic.watch(*patience, *in_flight)?,
+                _ = clock.tick(), if !traffic.pending.is_empty() => traffic.watch(*patience, *in_flight)?,
             }
         }
     }
@@ -110,10 +110,12 @@ struct Traffic {
     quiet_since: Instant,
     /// When a probe was sent that the node has not reacted to.
     probe: Option<Instant>,
+    /// Tells callers that the node has been silent for too long to wait for it alone.
+    silent: watch::Sender<Option<Duration>>,
 }
 
 impl Traffic {
-    fn new(inbox: BytesMut, limits: &Limits) -> Self {
+    fn new(inbox: BytesMut, limits: &Limits, silent: watch::Sender<Option<Duration>>) -> Self {
         Self {
             // What a node sends is never longer than what nodes may send each other, or than it takes itself.
             decoder: FrameDecoder::new(limits.frame.max(PEER_FRAME_LIMIT)),
@@ -123,6 +125,7 @@ impl Traffic {
             next_correlation: 1,
             quiet_since: Instant::now(),
             probe: None,
+            silent,
         }
     }
 
@@ -140,7 +143,9 @@ impl Traffic {
     /// Takes note of a sign of life.
     fn heard(&mut self) {
         self.quiet_since = Instant::now();
-        self.probe = None;
+        if self.probe.take().is_some() {
+            self.silent.send_if_modified(|silent| silent.take().is_some());
+        }
     }
 
     /// Hands out all answers that have arrived.
@@ -190,16 +195,18 @@ impl Traffic {
     /// Finds out whether a node that owes answers is still there. A long silence alone proves nothing (a write waits
     /// for its quorum), but a status is always answered at once.
     fn watch(&mut self, patience: Patience, in_flight: usize) -> Result<(), ConnectionFailure> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
         let now = Instant::now();
+        let quiet = now - self.quiet_since;
         match self.probe {
-            Some(sent) if now - sent >= patience.silence - patience.probe => {
-                Err(ConnectionFailure::Silent(now - self.quiet_since))
+            Some(sent) if now - sent >= patience.silence - patience.probe() => {
+                Err(ConnectionFailure::Silent(quiet))
             }
-            None if now - self.quiet_since >= patience.probe && self.pending.len() < in_flight => {
-                let timeout_ms = millis(patience.silence - patience.probe);
+            Some(sent) if now - sent >= patience.doubt() - patience.probe() => {
+                self.silent.send_if_modified(|silent| silent.replace(quiet).is_none());
+                Ok(())
+            }
+            None if quiet >= patience.probe() && self.pending.len() < in_flight => {
+                let timeout_ms = millis(patience.silence - patience.probe());
                 let probe = RequestEnvelope { correlation: 0, timeout_ms, body: Request::Status };
                 self.send(probe, None, now);
                 self.probe = Some(now);

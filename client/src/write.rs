@@ -93,7 +93,7 @@ impl<'a> Operation<'a> {
                 dry_run: *dry_run,
             },
         };
-        session.exchange(body, self.route.deadline).await
+        session.exchange_while_heard(body, self.route.deadline).await
     }
 
     /// Draws the conclusions of an attempt that was answered.

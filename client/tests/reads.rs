@@ -2,6 +2,7 @@
 
 mod fake;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fake::{Action, FakeNode, answer, client, failed, got, silence, status};
@@ -125,6 +126,37 @@ async fn a_node_that_falls_silent_is_given_up_and_its_reads_move_on() {
     let results = join_all((0..10).map(|_| client.get("key"))).await;
     assert!(results.iter().all(Result::is_ok));
     assert!(!stopped.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_node_in_doubt_keeps_its_connection_and_is_asked_again_once_it_is_heard() {
+    // What it owes, and whether it answers again.
+    let owed = Arc::new(Mutex::new((Vec::new(), false)));
+    let paused = FakeNode::start({
+        let owed = Arc::clone(&owed);
+        move |request| {
+            let (waiting, answers) = &mut *owed.lock().unwrap();
+            let body = if request.body == Request::Status { status(1) } else { got(1, "late") };
+            waiting.push((request.correlation, body));
+            if *answers { Action::Answer(std::mem::take(waiting)) } else { silence() }
+        }
+    })
+    .await;
+    let fine = healthy().await;
+    // Its connection would be given up much later.
+    let client = fake::builder(&[&paused, &fine]).silence_timeout(12 * SHORT).connect().unwrap();
+    let results = join_all((0..10).map(|_| client.get("key"))).await;
+    assert!(results.iter().all(Result::is_ok));
+    let asked = paused.seen().len();
+    assert!(asked > 0);
+    join_all((0..10).map(|_| client.get("key"))).await;
+    assert_eq!(paused.seen().len(), asked, "another node is there");
+    owed.lock().unwrap().1 = true;
+    // A question for this node alone is what it answers first.
+    client.status(&paused.address).await.unwrap();
+    join_all((0..10).map(|_| client.get("key"))).await;
+    assert!(paused.seen().len() > asked, "it is asked again");
+    assert_eq!(paused.hellos().len(), 1, "its connection was kept");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fake::{Action, FakeNode, answer, client, failed, silence, status, written};
 use futures::future::join_all;
-use quorumkv_client::{Cause, Certainty, Client, ErrorCode, Version, WriteError};
+use quorumkv_client::{Cause, Certainty, Client, ConnectionFailure, ErrorCode, Version, WriteError};
 use quorumkv_protocol::client::Request;
 
 /// A deadline for tests in which it is to pass.
@@ -102,7 +102,8 @@ async fn a_refusal_of_the_only_attempt_is_not_applied() {
 async fn a_write_without_an_answer_is_unknown_at_the_deadline() {
     let node = FakeNode::start(|_| silence()).await;
     let error = client(&[&node]).with_timeout(SHORT).put("key", "value").await.unwrap_err();
-    assert!(matches!(error, WriteError::Unknown { cause: Cause::TimedOut }), "{error:?}");
+    let WriteError::Unknown { cause: Cause::Connection(cause) } = &error else { panic!("{error:?}") };
+    assert!(matches!(cause.failure, ConnectionFailure::Silent(_)), "{cause:?}");
     let timeout = node.seen()[0].timeout_ms;
     assert!(timeout > 0 && timeout <= 1000, "the node is told what is left: {timeout} ms");
 }
