@@ -135,12 +135,19 @@ pub(crate) enum Command {
     Leader,
     /// Stop the daemon that leads; another takes over
     #[command(after_help = "Example:\n  kvctl kill-leader")]
-    KillLeader,
+    KillLeader {
+        /// As SIGKILL does: nothing is handed over or finished
+        #[arg(short = '9', long)]
+        at_once: bool,
+    },
     /// Stop a daemon
     #[command(after_help = "Examples:\n  kvctl kill 127.0.0.1:5001\n  kvctl kill 3fa2")]
     Kill {
         /// An endpoint, or the beginning of a node's id
         node: String,
+        /// As SIGKILL does: nothing is handed over or finished
+        #[arg(short = '9', long)]
+        at_once: bool,
     },
     /// Have a node serve no clients and not lead, as before its machine is worked on; it goes on voting
     #[command(
@@ -193,9 +200,17 @@ pub(crate) enum Command {
         resume: bool,
     },
     /// Measure how fast the cluster is
-    #[command(after_help = "Example:\n  kvctl bench --op mixed --clients 256 --seconds 10 -o json\n\n\
-        Writes keys under bench/. Clients are closed loops: each waits for its answer before it asks again.")]
-    Bench(BenchArguments),
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  kvctl bench --op mixed --clients 256 --seconds 10 -o json\n  kvctl bench election --rounds 20\n\n\
+        Writes keys under bench/. Clients are closed loops: each waits for its answer before it asks again."
+    )]
+    Bench {
+        #[command(subcommand)]
+        command: Option<BenchCommand>,
+        #[command(flatten)]
+        load: BenchArguments,
+    },
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  kvctl completions bash >/etc/bash_completion.d/kvctl")]
     Completions {
@@ -317,6 +332,38 @@ pub(crate) struct BenchArguments {
     /// Threads of this process
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) threads: usize,
+}
+
+/// Something else to measure
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum BenchCommand {
+    /// Measure how long nobody can write when the leader goes
+    #[command(after_help = "Example:\n  kvd dev --restart &\n  kvctl bench election --rounds 20\n\n\
+        Drains and kills the leader, so it is for clusters that nobody else uses, and with `--how kill` for nodes that are\n\
+        started again when they end. One client writes all the time. The phases, in order: until another node noticed (and the\n\
+        client had found it), it was elected by ZooKeeper, a quorum had promised to follow it, it had all that was committed,\n\
+        and its first write was committed.")]
+    Election(ElectionArguments),
+}
+
+/// How to measure elections
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ElectionArguments {
+    /// How often the leader goes in each way
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rounds: u32,
+    /// In which ways
+    #[arg(long = "how", value_enum, value_delimiter = ',', default_values = ["drain", "kill"], value_name = "HOW,…")]
+    pub(crate) ways: Vec<Way>,
+}
+
+/// How a leader goes
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Way {
+    /// It hands over
+    Drain,
+    /// As by SIGKILL
+    Kill,
 }
 
 /// An operation to measure

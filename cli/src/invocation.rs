@@ -10,7 +10,8 @@ use clap_complete::Shell;
 use quorumkv_client::{Client, Consistency, Endpoint, GetOptions, Version};
 
 use crate::args::{
-    Arguments, BenchArguments, ChangeArguments, Command, Freshness, MemberCommand, ValueArguments,
+    Arguments, BenchArguments, BenchCommand, ChangeArguments, Command, ElectionArguments, Freshness,
+    MemberCommand, ValueArguments,
 };
 use crate::exit::{Code, Failure};
 use crate::output::Format;
@@ -46,13 +47,14 @@ pub(crate) enum Task {
     Scan(Scan),
     Status,
     Leader,
-    KillLeader,
-    Kill { node: String },
+    KillLeader { at_once: bool },
+    Kill { node: String, at_once: bool },
     Drain { node: String, undo: bool },
     Member(MemberTask),
     Import(Import),
     Export(Export),
     Bench(BenchArguments),
+    BenchElection(ElectionArguments),
     Completions(Shell),
 }
 
@@ -165,7 +167,7 @@ fn endpoints(texts: &[String]) -> Result<Vec<Endpoint>, Failure> {
 const fn default_timeout(command: &Command) -> Duration {
     match command {
         Command::Import { .. } | Command::Export { .. } => TRANSFER_TIMEOUT,
-        Command::Status | Command::Leader | Command::KillLeader | Command::Kill { .. } => NODE_TIMEOUT,
+        Command::Status | Command::Leader | Command::KillLeader { .. } | Command::Kill { .. } => NODE_TIMEOUT,
         Command::Put { .. }
         | Command::Get { .. }
         | Command::Del { .. }
@@ -173,7 +175,7 @@ const fn default_timeout(command: &Command) -> Duration {
         | Command::Scan { .. }
         | Command::Member(_)
         | Command::Drain { .. }
-        | Command::Bench(_)
+        | Command::Bench { .. }
         | Command::Completions { .. } => TIMEOUT,
     }
 }
@@ -202,15 +204,18 @@ fn task(command: Command, timeout: Duration) -> Result<Task, Failure> {
         }),
         Command::Status => Task::Status,
         Command::Leader => Task::Leader,
-        Command::KillLeader => Task::KillLeader,
-        Command::Kill { node } => Task::Kill { node },
+        Command::KillLeader { at_once } => Task::KillLeader { at_once },
+        Command::Kill { node, at_once } => Task::Kill { node, at_once },
         Command::Drain { node, undo } => Task::Drain { node, undo },
         Command::Member(command) => Task::Member(member(command, timeout)?),
         Command::Import { file, checkpoint, window } => Task::Import(import(file, checkpoint, window)?),
         Command::Export { prefix, file, after, resume } => {
             Task::Export(Export { prefix: bytes_of(prefix), after: after.map(bytes_of), file, resume })
         }
-        Command::Bench(arguments) => Task::Bench(check_bench(arguments)?),
+        Command::Bench { command: Some(BenchCommand::Election(arguments)), .. } => {
+            Task::BenchElection(arguments)
+        }
+        Command::Bench { command: None, load } => Task::Bench(check_bench(load)?),
         Command::Completions { shell } => Task::Completions(shell),
     })
 }

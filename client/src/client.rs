@@ -235,9 +235,21 @@ impl Client {
     /// # Errors
     /// See [`NodeError`]. After [`NodeError::Lost`] it may be stopping.
     pub async fn stop(&self, endpoint: &str) -> Result<(), NodeError> {
-        match read::ask(&self.shared, endpoint, Request::Stop, self.timeout).await? {
+        match read::ask(&self.shared, endpoint, Request::Stop { at_once: false }, self.timeout).await? {
             (_, Response::Stopping) => Ok(()),
             (endpoint, _) => Err(NodeError::UnexpectedAnswer(endpoint)),
+        }
+    }
+
+    /// Has the daemon at `endpoint` end at once, as SIGKILL does: nothing is handed over, finished or answered.
+    ///
+    /// # Errors
+    /// See [`NodeError`]. [`NodeError::Lost`] is none: it is how the end shows.
+    pub async fn kill(&self, endpoint: &str) -> Result<(), NodeError> {
+        match read::ask(&self.shared, endpoint, Request::Stop { at_once: true }, self.timeout).await {
+            Err(NodeError::Lost(_)) => Ok(()),
+            Ok((endpoint, _)) => Err(NodeError::UnexpectedAnswer(endpoint)),
+            Err(error) => Err(error),
         }
     }
 

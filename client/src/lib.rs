@@ -66,8 +66,8 @@ pub use error::{
 };
 pub use quorumkv_protocol::client::{
     Consistency, Evidence, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Rule, Scanned,
-    SnapshotProgress, Versioned, Witness, Write, Written,
+    SnapshotProgress, Takeover, Versioned, Witness, Write, Written,
 };
 pub use quorumkv_protocol::entry::Outcome;
 pub use quorumkv_protocol::membership::{Change, Member, Refusal as ChangeRefusal};
-pub use quorumkv_protocol::{Certainty, ClusterId, ErrorCode, NodeId, Version};
+pub use quorumkv_protocol::{Certainty, ClusterId, Epoch, ErrorCode, NodeId, Version};

@@ -183,7 +183,7 @@ impl Session {
                 (prefix.len().max(after.as_ref().map_or(0, bytes::Bytes::len)), 0)
             }
             Request::Status
-            | Request::Stop
+            | Request::Stop { .. }
             | Request::Members
             | Request::Change { .. }
             | Request::Drain { .. } => (0, 0),

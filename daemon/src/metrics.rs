@@ -157,7 +157,7 @@ impl Metrics {
             Request::Get { consistency: Consistency::Local, .. } => "get_local",
             Request::Scan { .. } => "scan",
             Request::Status => "status",
-            Request::Stop => "stop",
+            Request::Stop { .. } => "stop",
             Request::Members => "members",
             Request::Change { .. } => "change",
             Request::Drain { .. } => "drain",

@@ -63,7 +63,10 @@ pub enum Request {
     /// How is this node?
     Status,
     /// Stop this daemon: resign, finish, exit. Answered before it dies.
-    Stop,
+    Stop {
+        /// As SIGKILL does, instead: nothing is resigned, finished or answered.
+        at_once: bool,
+    },
     /// Who belongs to the cluster, and how far is everybody? The leader answers; others ask it.
     Members,
     /// Change who belongs to the cluster. The leader answers; others hand it on.
@@ -359,6 +362,26 @@ pub struct NodeStatus {
     /// The members of its configuration: voters, then learners.
     #[serde(deserialize_with = "bounded::<_, _, MAX_WITNESSES>")]
     pub members: Vec<Member>,
+    /// How this node last came to lead, if it has since it started.
+    pub takeover: Option<Takeover>,
+}
+
+/// How a node came to lead: when it was at each step, in microseconds since it noticed that there was no leader.
+///
+/// It notices that when its connection to the leader breaks, when a majority no longer hears the leader, or when its znode is the
+/// lowest, whichever is first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Takeover {
+    /// The epoch that it leads.
+    pub epoch: Epoch,
+    /// Its znode was the lowest.
+    pub elected_us: u64,
+    /// A quorum had promised to follow it in an epoch from ZooKeeper.
+    pub promised_us: u64,
+    /// It held all that may have been committed.
+    pub caught_up_us: u64,
+    /// The first entry of its epoch was committed: it serves.
+    pub established_us: u64,
 }
 
 /// The members of the cluster, as the leader knows them.

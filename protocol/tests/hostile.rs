@@ -57,7 +57,7 @@ fn messages_cut_at_every_byte_or_with_a_byte_too_many_are_refused() {
 
 #[test]
 fn numbers_in_a_longer_form_than_theirs_are_refused() {
-    let envelope = RequestEnvelope { correlation: 5, timeout_ms: 1, body: Request::Stop };
+    let envelope = RequestEnvelope { correlation: 5, timeout_ms: 1, body: Request::Stop { at_once: true } };
     assert_eq!(body(&envelope), [5, 1, 4]);
     for overlong in [&[0x85, 0x00, 1, 4][..], &[5, 0x81, 0x80, 0x00, 4], &[5, 1, 0x84, 0x00]] {
         let expected = FrameError::NotCanonical { length: overlong.len(), canonical: 3 };

@@ -58,21 +58,30 @@ pub(crate) async fn leader(client: &Client, output: &mut Output) -> Result<(), F
 }
 
 impl Leader {
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     fn describe(&self) -> String {
         let Self { node, endpoint, epoch } = self;
         format!("{node} at {endpoint} leads in epoch {epoch}")
     }
 }
 
-pub(crate) async fn kill_leader(client: &Client, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn kill_leader(client: &Client, at_once: bool, output: &mut Output) -> Result<(), Failure> {
     let leader = the_leader(client).await?;
-    stop(client, &leader.endpoint, Some(&leader.node), output).await
+    stop(client, &leader.endpoint, Some(&leader.node), at_once, output).await
 }
 
 /// Stops the daemon at an endpoint, or the one whose id begins with some digits.
-pub(crate) async fn kill(client: &Client, named: &str, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn kill(
+    client: &Client,
+    named: &str,
+    at_once: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let (endpoint, node) = find(client, named).await?;
-    stop(client, &endpoint, node.as_deref(), output).await
+    stop(client, &endpoint, node.as_deref(), at_once, output).await
 }
 
 /// Has a node serve no clients and not lead, or do so again; waits until it is so.
@@ -172,12 +181,15 @@ async fn stop(
     client: &Client,
     endpoint: &str,
     node: Option<&str>,
+    at_once: bool,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    client.stop(endpoint).await.map_err(|error| Failure::stop(&error))?;
+    let stopped = if at_once { client.kill(endpoint).await } else { client.stop(endpoint).await };
+    stopped.map_err(|error| Failure::stop(&error))?;
+    let how = if at_once { "was killed" } else { "is stopping" };
     match (output.format, node) {
-        (Format::Table, Some(node)) => output.line(&format!("{node} at {endpoint} is stopping")),
-        (Format::Table, None) => output.line(&format!("{endpoint} is stopping")),
+        (Format::Table, Some(node)) => output.line(&format!("{node} at {endpoint} {how}")),
+        (Format::Table, None) => output.line(&format!("{endpoint} {how}")),
         (Format::Raw, _) => output.line(endpoint),
         (Format::Json, node) => output.json(&StoppedJson { stopped: endpoint, node }),
     }

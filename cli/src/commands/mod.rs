@@ -34,6 +34,9 @@ fn dispatch(invocation: Invocation, output: &mut Output) -> Result<(), Failure> 
     if let Task::Bench(arguments) = &invocation.task {
         return runtime(arguments.threads)?.block_on(bench::run(&invocation, arguments, output));
     }
+    if let Task::BenchElection(arguments) = &invocation.task {
+        return runtime(1)?.block_on(bench::election::run(&invocation, arguments, output));
+    }
     runtime(1)?.block_on(online(invocation, output))
 }
 
@@ -50,13 +53,15 @@ async fn online(invocation: Invocation, output: &mut Output) -> Result<(), Failu
         Task::Scan(scan) => scan::run(client, scan, output).await,
         Task::Status => status::run(client, output).await,
         Task::Leader => cluster::leader(client, output).await,
-        Task::KillLeader => cluster::kill_leader(client, output).await,
-        Task::Kill { node } => cluster::kill(client, &node, output).await,
+        Task::KillLeader { at_once } => cluster::kill_leader(client, at_once, output).await,
+        Task::Kill { node, at_once } => cluster::kill(client, &node, at_once, output).await,
         Task::Drain { node, undo } => cluster::drain(client, &node, undo, output).await,
         Task::Member(task) => member::run(client, task, output).await,
         Task::Import(import) => import::run(client, import, invocation.timeout, output).await,
         Task::Export(export) => export::run(client, export, invocation.timeout, output).await,
-        Task::Bench(_) | Task::Completions(_) => unreachable!("they are carried out elsewhere"),
+        Task::Bench(_) | Task::BenchElection(_) | Task::Completions(_) => {
+            unreachable!("they are carried out elsewhere")
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) async fn run(client: &Client, output: &mut Output) -> Result<(), Fail
 }
 
 /// Everything that is wrong with the cluster; none if it is healthy.
-fn problems(asked: &[Asked]) -> Vec<String> {
+pub(crate) fn problems(asked: &[Asked]) -> Vec<String> {
     let mut problems: Vec<String> = asked.iter().filter_map(problem).collect();
     let mut leaders: Vec<_> = answers(asked).filter_map(|status| status.leader).collect();
     leaders.sort_unstable();

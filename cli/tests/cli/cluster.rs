@@ -211,7 +211,7 @@ fn kill_takes_an_endpoint_or_the_beginning_of_an_id() {
 #[test]
 fn a_node_that_may_not_be_stopped_from_here_ends_with_8() {
     let node = FakeNode::scripted(1, |request| match request {
-        Request::Stop => Some(failed(ErrorCode::NotPermitted, "only over loopback")),
+        Request::Stop { .. } => Some(failed(ErrorCode::NotPermitted, "only over loopback")),
         _ => None,
     });
     for arguments in [&["kill-leader"][..], &["kill", &node.address]] {

@@ -49,7 +49,7 @@ fn refusing(code: ErrorCode) -> FakeNode {
     FakeNode::scripted(1, move |request| match request {
         Request::Write(_) | Request::Get { .. } | Request::Scan { .. } => Some(failed(code, "not today")),
         Request::Status
-        | Request::Stop
+        | Request::Stop { .. }
         | Request::Members
         | Request::Change { .. }
         | Request::Drain { .. } => None,

@@ -110,6 +110,7 @@ fn status(node: NodeId, address: &str) -> NodeStatus {
         software: "0.1.0".to_owned(),
         uptime_s: 60,
         members: vec![Member { node, address: address.to_owned() }],
+        takeover: None,
     }
 }
 
@@ -125,7 +126,7 @@ impl State {
             }
             Request::Scan { prefix, after, limit, .. } => self.scan(&prefix, after.as_ref(), limit as usize),
             Request::Status => Response::Status(Box::new(self.status.clone())),
-            Request::Stop => {
+            Request::Stop { .. } => {
                 self.stopped = true;
                 Response::Stopping
             }

@@ -30,6 +30,7 @@ fn status(node: usize, role: NodeRole, epoch: u64, leader: u64) -> Sighting {
         software: String::new(),
         uptime_s: 0,
         members: Vec::new(),
+        takeover: None,
     };
     Sighting { node, seen: Seen::Status(Box::new(status)) }
 }

@@ -72,7 +72,7 @@ async fn follow(node: usize, endpoint: &str, sightings: &Sender<Sighting>) -> Re
 pub(super) async fn ask_to_stop(endpoint: &str) -> bool {
     let asked = async {
         let (mut reader, mut writer, _) = frames::connect(endpoint, &hello(), CLIENT_FRAME_LIMIT).await?;
-        frames::send(&mut writer, &request(0, Request::Stop)).await?;
+        frames::send(&mut writer, &request(0, Request::Stop { at_once: false })).await?;
         frames::receive::<ResponseEnvelope>(&mut reader).await
     };
     matches!(timeout(PATIENCE, asked).await, Ok(Ok(ResponseEnvelope { body: Response::Stopping, .. })))

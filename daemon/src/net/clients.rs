@@ -213,7 +213,7 @@ impl Session {
         node.metrics.request(&request);
         match request {
             Request::Status => return reply.send(Response::Status(Box::new(node.status()))),
-            Request::Stop => return self.stop(reply),
+            Request::Stop { at_once } => return self.stop(at_once, reply),
             Request::Drain { undo } => return self.drain(undo, reply).await,
             Request::Write(_)
             | Request::Get { .. }
@@ -260,7 +260,7 @@ impl Session {
                     }
                 }
             }
-            Request::Status | Request::Stop | Request::Drain { .. } => {}
+            Request::Status | Request::Stop { .. } | Request::Drain { .. } => {}
         }
     }
 
@@ -309,10 +309,13 @@ impl Session {
         self.address.ip().is_loopback() || self.clients.node.allow_remote_kill
     }
 
-    fn stop(&self, reply: ReplyTo) {
+    fn stop(&self, at_once: bool, reply: ReplyTo) {
         let node = &self.clients.node;
         if !self.may_stop() {
             return reply.fail(ErrorCode::NotPermitted, FROM_AFAR);
+        }
+        if at_once {
+            die_at_once();
         }
         tracing::info!(from = %self.address, "told to stop");
         reply.send(Response::Stopping);
@@ -334,6 +337,14 @@ impl Session {
         self.tell(Event::Drain { undo }).await;
         reply.send(Response::Draining);
     }
+}
+
+/// Ends as by SIGKILL from outside.
+fn die_at_once() -> ! {
+    let sent = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    // The first process of a container is not ended by a signal from within.
+    tracing::warn!("SIGKILL does nothing ({sent:?}): exits");
+    std::process::exit(137)
 }
 
 /// Whether a node answers this from its own state.

@@ -10,6 +10,8 @@ mod owner;
 mod pending;
 mod rejoin;
 mod run;
+mod story;
+mod takeover;
 
 pub use run::{RunError, run};
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use quorumkv_protocol::client::{NodeRole, NodeStatus};
+use quorumkv_protocol::client::{NodeRole, NodeStatus, Takeover};
 use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::{ClusterId, Epoch, NodeId, Version};
 use quorumkv_replica::{Membership, Status, Timestamp};
@@ -60,6 +60,7 @@ struct Published {
     zookeeper: &'static str,
     forming: String,
     unwell: Option<String>,
+    takeover: Option<Takeover>,
 }
 
 /// The configurations of this node's log that say who is where.
@@ -123,6 +124,7 @@ impl Node {
             zookeeper: "connecting",
             forming: "the node has just started".to_owned(),
             unwell: None,
+            takeover: None,
         };
         Self {
             id: parts.id,
@@ -235,6 +237,10 @@ impl Node {
         self.change(|published| published.unwell = why);
     }
 
+    pub(super) fn set_takeover(&self, takeover: Takeover) {
+        self.change(|published| published.takeover = Some(takeover));
+    }
+
     fn change(&self, change: impl FnOnce(&mut Published)) {
         change(&mut self.published.write().unwrap_or_else(PoisonError::into_inner));
     }
@@ -342,6 +348,7 @@ impl Node {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
             members: self.configurations().latest.members().cloned().collect(),
+            takeover: published.takeover,
         }
     }
 }

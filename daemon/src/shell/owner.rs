@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorumkv_protocol::client::{Failure, NodeRole, Request, Response};
-use quorumkv_protocol::membership::{Configuration, Member};
+use quorumkv_protocol::membership::Member;
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
 use quorumkv_protocol::{ClusterId, EntryId, ErrorCode, NodeId};
 use quorumkv_replica::{
-    Effects, Input, LogPurpose, LogRead, Notice, Outgoing, Replica, Status, StoodDown, Task, Timestamp,
+    Effects, Input, LogPurpose, LogRead, Notice, Outgoing, Replica, Status, Task, Timestamp,
 };
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -20,6 +20,7 @@ use super::members;
 use super::mirror::Mirror;
 use super::node::Configurations;
 use super::pending::Pending;
+use super::takeover::Stopwatch;
 use super::{Done, Event, Node};
 use crate::coordination;
 use crate::fatal::die;
@@ -47,6 +48,7 @@ pub(super) struct Owner {
     pub(super) snapshots: SnapshotServer,
     pub(super) pending: Pending,
     pub(super) election: Election,
+    pub(super) takeover: Stopwatch,
     pub(super) cluster: ClusterId,
     pub(super) links: Links,
     pub(super) mirror: Mirror,
@@ -96,10 +98,7 @@ impl Owner {
                     assert!(count > 0, "the node itself holds a sender");
                 }
                 event = sources.election.recv() => match event {
-                    Some(event) => {
-                        let order = self.election.on_event(event, &self.replica.status());
-                        self.obey(order);
-                    }
+                    Some(event) => self.on_election(event),
                     None if drain_until.is_some() => break,
                     None => die("the task that speaks with ZooKeeper has ended"),
                 },
@@ -178,7 +177,37 @@ impl Owner {
         }
     }
 
+    /// ZooKeeper says something.
+    fn on_election(&mut self, event: coordination::Event) {
+        let status = self.replica.status();
+        if event == coordination::Event::Elected
+            && !self.node.is_drained()
+            && status.role == NodeRole::Follower
+        {
+            self.takeover.elected(self.now());
+        }
+        let order = self.election.on_event(event, &status);
+        self.obey(order);
+    }
+
+    /// The link to a member is open or broken. If that is the leader, it says something about a takeover to come.
+    fn on_link(&mut self, node: NodeId, is_open: bool) {
+        if self.replica.status().leader != Some(node) {
+            return;
+        }
+        if is_open {
+            self.takeover.reassured();
+        } else {
+            self.takeover.noticed(self.now());
+        }
+    }
+
     fn on_event(&mut self, event: Event) {
+        match event {
+            Event::PeerUp(node) => self.on_link(node, true),
+            Event::PeerDown(node) | Event::PeerRefused(node) => self.on_link(node, false),
+            _ => {}
+        }
         let input = match event {
             Event::Peer { from, envelope } => Input::Message { from, envelope },
             // It may be of a link that was closed meanwhile.
@@ -226,7 +255,7 @@ impl Owner {
             Request::Get { .. }
             | Request::Scan { .. }
             | Request::Status
-            | Request::Stop
+            | Request::Stop { .. }
             | Request::Drain { .. } => unreachable!("any node answers these"),
         }
     }
@@ -303,6 +332,9 @@ impl Owner {
         for notice in effects.notices {
             self.heed(&notice);
             self.report(&notice);
+            if let Some(takeover) = self.takeover.on_notice(&notice, status.role, self.now()) {
+                self.node.set_takeover(takeover);
+            }
             orders.extend(self.election.on_notice(&notice, status));
         }
         orders
@@ -400,68 +432,4 @@ impl Owner {
             }
         }
     }
-
-    /// Tells the story in the log and in the metrics.
-    fn report(&self, notice: &Notice) {
-        let name = |node: NodeId| self.node.address_of(node).unwrap_or_else(|| node.to_string());
-        self.node.metrics.notice(notice);
-        match notice {
-            Notice::Promised { epoch } => tracing::info!(%epoch, "promised to follow"),
-            Notice::Following { epoch } => tracing::info!(leader = name(epoch.node()), %epoch, "follows"),
-            Notice::EpochTooLow { promise } => {
-                tracing::info!(%promise, "the epoch is too low; asks for a higher one");
-            }
-            Notice::Contending { epoch } => tracing::info!(%epoch, "asks for votes to lead"),
-            Notice::Promises { epoch, granted, voters, behind } => match behind {
-                Some((source, by)) => tracing::info!(
-                    %epoch, from = name(*source), versions = by,
-                    "votes {granted} of {voters}; adopts a better log first"
-                ),
-                None => tracing::info!(%epoch, "votes {granted} of {voters}; has the best log"),
-            },
-            Notice::Established { epoch, opening } => tracing::info!(%epoch, version = %opening, "leads"),
-            Notice::StoodDown { epoch, reason: StoodDown::Fenced { by } } => {
-                tracing::warn!(%epoch, "stood down: epoch {by} has been promised");
-            }
-            Notice::StoodDown { epoch, reason: StoodDown::Told } => tracing::info!(%epoch, "leads no longer"),
-            Notice::StoodDown { epoch, reason: StoodDown::Removed } => {
-                tracing::info!(%epoch, "leads no longer: it was removed from the cluster");
-            }
-            Notice::Unwell(_) => {}
-            Notice::Impeach { epoch } => tracing::debug!(%epoch, "a majority does not hear the leader"),
-            Notice::NotAVoter => tracing::warn!("was elected and has no vote, so it does not lead"),
-            Notice::SampleVoid { configuration } => {
-                tracing::debug!(%configuration, "a read met newer members; samples again");
-            }
-            Notice::Reconfigured { id } => {
-                tracing::info!(entry = %id, "the members are now {}", describe(self.replica.configuration()));
-            }
-            Notice::ConfigurationCommitted { id } => tracing::info!(entry = %id, "the members are committed"),
-            Notice::Removed { since } => tracing::warn!(entry = %since, "was removed from the cluster"),
-            Notice::Diverged { node, from } => {
-                tracing::info!(replica = name(*node), %from, "a replica's log differs; brings it in line");
-            }
-            Notice::TooFarBehind { node } => {
-                tracing::info!(replica = name(*node), "a replica needs a snapshot");
-            }
-            Notice::Restoring { source } => tracing::info!(from = name(*source), "restores from a snapshot"),
-            Notice::Restored { snapshot } => tracing::info!(%snapshot, "restored"),
-            Notice::ReadConflict { rounds } => {
-                tracing::debug!(rounds, "a read met a conflict; samples again");
-            }
-            Notice::Corruption { differing: (one, other), entry } => tracing::error!(
-                %entry, "{} and {} hold different data under one version", name(*one), name(*other)
-            ),
-            Notice::Absurd { node, what } => tracing::warn!(peer = name(*node), "ignored a message: {what}"),
-        }
-    }
-}
-
-/// The members, for the log.
-fn describe(configuration: &Configuration) -> String {
-    let addresses = |members: &[Member]| {
-        members.iter().map(|member| member.address.as_str()).collect::<Vec<_>>().join(", ")
-    };
-    let (voters, learners) = (addresses(&configuration.voters), addresses(&configuration.learners));
-    if learners.is_empty() { voters } else { format!("{voters}; learning: {learners}") }
 }

@@ -24,6 +24,7 @@ use super::node::{Node, Parts};
 use super::owner::{Ended, Owner, Sources};
 use super::pending::Pending;
 use super::rejoin;
+use super::takeover::Stopwatch;
 use crate::admin;
 use crate::config::{Config, Storage};
 use crate::coordination::{self, Coordinator};
@@ -428,6 +429,7 @@ impl Start {
             snapshots: SnapshotServer::new(node.state().clone()),
             pending: Pending::new(Arc::clone(node)),
             election: Election::new(Arc::clone(node), coordinator, self.done.clone(), session_timeout),
+            takeover: Stopwatch::default(),
             cluster,
             links: Links::new(Arc::clone(node), self.closing.clone()),
             mirror,

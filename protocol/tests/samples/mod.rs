@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorumkv_protocol::client::{
     Consistency, Evidence, Failure, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
-    Response, Rule, Scanned, SnapshotProgress, Versioned, Witness, Write, WriteRequest, Written,
+    Response, Rule, Scanned, SnapshotProgress, Takeover, Versioned, Witness, Write, WriteRequest, Written,
 };
 use quorumkv_protocol::entry::{Asked, Body, Effect, Entry, EvaluatedWrite, Outcome, Reconfiguration};
 use quorumkv_protocol::hello::{Hello, HelloReply, Limits, Role, Welcome};
@@ -126,7 +126,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Scan { prefix: prefix.clone(), after, limit: 500, consistency: Consistency::Local },
         Request::Scan { prefix, after: None, limit: 0, consistency: Consistency::Quorum },
         Request::Status,
-        Request::Stop,
+        Request::Stop { at_once: true },
         Request::Members,
         Request::Change { request: change_request(Change::Promote(NODE)), dry_run: true },
         Request::Drain { undo: true },
@@ -237,6 +237,13 @@ fn status() -> NodeStatus {
         software: "0.1.0".to_owned(),
         uptime_s: 60,
         members: configuration().voters,
+        takeover: Some(Takeover {
+            epoch: Epoch::new(7, NodeId::new(1)),
+            elected_us: 1_000,
+            promised_us: 2_000,
+            caught_up_us: 3_000,
+            established_us: 4_000,
+        }),
     }
 }
 

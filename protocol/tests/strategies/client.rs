@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use quorumkv_protocol::client::{
     Consistency, Evidence, Failure, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
-    RequestEnvelope, Response, ResponseEnvelope, Rule, Scanned, SnapshotProgress, Versioned, Witness, Write,
-    WriteRequest, Written,
+    RequestEnvelope, Response, ResponseEnvelope, Rule, Scanned, SnapshotProgress, Takeover, Versioned,
+    Witness, Write, WriteRequest, Written,
 };
 
 use super::{
@@ -46,7 +46,7 @@ fn request() -> impl Strategy<Value = Request> {
             |(prefix, after, limit, consistency)| Request::Scan { prefix, after, limit, consistency }
         ),
         Just(Request::Status),
-        Just(Request::Stop),
+        any::<bool>().prop_map(|at_once| Request::Stop { at_once }),
         Just(Request::Members),
         (change_request(), any::<bool>()).prop_map(|(request, dry_run)| Request::Change { request, dry_run }),
         any::<bool>().prop_map(|undo| Request::Drain { undo }),
@@ -111,13 +111,13 @@ fn status() -> impl Strategy<Value = NodeStatus> {
     let leader = (option::of(node()), option::of(text()), vec(member(), 0..9));
     let texts = (text(), text(), text(), text());
     let versions = (version(), version(), version());
-    let numbers = (number(), number(), any::<bool>(), number());
+    let numbers = (number(), number(), any::<bool>(), number(), option::of(takeover()));
     (place, leader, texts, versions, numbers).prop_map(|(place, leader, texts, versions, numbers)| {
         let (node, cluster, role, epoch) = place;
         let (leader, leader_address, members) = leader;
         let (address, zookeeper, remarks, software) = texts;
         let (last, committed, applied) = versions;
-        let (lag, sync_p99_us, ready, uptime_s) = numbers;
+        let (lag, sync_p99_us, ready, uptime_s, takeover) = numbers;
         NodeStatus {
             node,
             address,
@@ -137,8 +137,21 @@ fn status() -> impl Strategy<Value = NodeStatus> {
             software,
             uptime_s,
             members,
+            takeover,
         }
     })
+}
+
+fn takeover() -> impl Strategy<Value = Takeover> {
+    (epoch(), number(), number(), number(), number()).prop_map(
+        |(epoch, elected_us, promised_us, caught_up_us, established_us)| Takeover {
+            epoch,
+            elected_us,
+            promised_us,
+            caught_up_us,
+            established_us,
+        },
+    )
 }
 
 fn response() -> impl Strategy<Value = Response> {

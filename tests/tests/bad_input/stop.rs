@@ -97,7 +97,7 @@ async fn only_its_own_machine_stops_a_node_unless_permitted() -> Result<()> {
         |node: usize| format!("{machine}:{}", cluster.endpoint(node).rsplit(':').next().unwrap_or_default());
     for node in 0..2 {
         let mut raw = Raw::client(&from_afar(node))?;
-        match raw.ask(1, Request::Stop)? {
+        match raw.ask(1, Request::Stop { at_once: node == 1 })? {
             Response::Failed(failure) => {
                 ensure!(failure.code == ErrorCode::NotPermitted, "{failure:?}");
                 ensure!(failure.message.contains("--allow-remote-kill"), "{failure:?}");
@@ -107,9 +107,15 @@ async fn only_its_own_machine_stops_a_node_unless_permitted() -> Result<()> {
         // Nothing else is forbidden from there.
         ensure!(matches!(raw.ask(2, put("from-afar", "welcome"))?, Response::Written(_)));
     }
-    ensure!(matches!(Raw::client(&from_afar(2))?.ask(1, Request::Stop)?, Response::Stopping));
+    ensure!(matches!(
+        Raw::client(&from_afar(2))?.ask(1, Request::Stop { at_once: false })?,
+        Response::Stopping
+    ));
     ensure!(cluster.wait_ended(2).await?.code() == Some(0), "a node that is told to stop ends well");
-    ensure!(matches!(Raw::client(cluster.endpoint(1))?.ask(1, Request::Stop)?, Response::Stopping));
+    ensure!(matches!(
+        Raw::client(cluster.endpoint(1))?.ask(1, Request::Stop { at_once: false })?,
+        Response::Stopping
+    ));
     ensure!(cluster.wait_ended(1).await?.code() == Some(0));
     for node in [1, 2] {
         cluster.start_node(node)?;

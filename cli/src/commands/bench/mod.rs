@@ -1,5 +1,7 @@
 //! A closed-loop benchmark, comparable with peerbench's.
 
+pub(crate) mod election;
+
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
