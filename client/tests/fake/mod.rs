@@ -240,6 +240,7 @@ pub(crate) fn status(committed: u64) -> Response {
     use quorumkv_protocol::Epoch;
     use quorumkv_protocol::client::{NodeRole, NodeStatus};
     Response::Status(Box::new(NodeStatus {
+        takeover: None,
         node: NodeId::new(1),
         address: "127.0.0.1:1".to_owned(),
         cluster: Some(CLUSTER),

@@ -345,7 +345,7 @@ mod tests {
         let round = Round { unavailable: Duration::from_micros(100), takeover };
         let [whole, phases @ ..] = round.phases();
         assert_eq!((whole, phases), (100, [60, 10, 15, 2, 13]));
-        assert_eq!(whole, phases.iter().sum());
+        assert_eq!(whole, phases.iter().sum::<u64>());
     }
 
     #[test]
