@@ -65,7 +65,7 @@ pub use error::{
     Refusal, TooLarge, WriteError,
 };
 pub use quorumkv_protocol::client::{
-    Consistency, Evidence, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Rule, Scanned,
+    Consistency, Evidence, GaveUp, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Rule, Scanned,
     SnapshotProgress, Takeover, Versioned, Witness, Write, Written,
 };
 pub use quorumkv_protocol::entry::Outcome;

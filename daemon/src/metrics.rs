@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     read_conflicts: Counter,
     elections: Counter,
     impeachments: Counter,
+    gave_up: Counter,
     epochs_opened: Counter,
     stood_down: Counter,
     snapshots_received: Counter,
@@ -79,6 +80,7 @@ impl Metrics {
             read_conflicts: Counter::default(),
             elections: Counter::default(),
             impeachments: Counter::default(),
+            gave_up: Counter::default(),
             epochs_opened: Counter::default(),
             stood_down: Counter::default(),
             snapshots_received: Counter::default(),
@@ -113,6 +115,11 @@ impl Metrics {
             "impeachments",
             "Times that this node took a leader out of the election that a majority did not hear",
             self.impeachments.clone(),
+        );
+        r.register(
+            "gave_up_the_lead",
+            "Times that this node gave up the lead because of its disk, its log, or members that did not answer",
+            self.gave_up.clone(),
         );
         r.register("elections_won", "Times that ZooKeeper elected this node", self.elections.clone());
         r.register(
@@ -178,6 +185,11 @@ impl Metrics {
     /// This node took a leader out of the election that a majority did not hear.
     pub(crate) fn impeached(&self) {
         self.impeachments.inc();
+    }
+
+    /// This node gave up the lead because something was wrong with it.
+    pub(crate) fn gave_up(&self) {
+        self.gave_up.inc();
     }
 
     /// The ZooKeeper session came or went.

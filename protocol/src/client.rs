@@ -364,6 +364,19 @@ pub struct NodeStatus {
     pub members: Vec<Member>,
     /// How this node last came to lead, if it has since it started.
     pub takeover: Option<Takeover>,
+    /// Why this node last gave up the lead although nobody had asked it to, if it has since it started.
+    pub gave_up: Option<GaveUp>,
+}
+
+/// A leader has given up its place because another node would serve better.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GaveUp {
+    /// The epoch that it led.
+    pub epoch: Epoch,
+    /// What was wrong with it, for people.
+    pub why: String,
+    /// How long ago that was, in seconds.
+    pub ago_s: u64,
 }
 
 /// How a node came to lead: when it was at each step, in microseconds since it noticed that there was no leader.

@@ -307,6 +307,8 @@ pub enum Unwell {
     },
     /// Its own log has not synced for this long.
     LogStalled(Duration),
+    /// Its disk is nearly full, and that of a voter which keeps up is not.
+    DiskFull,
 }
 
 /// One key's record in the state.

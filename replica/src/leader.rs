@@ -398,7 +398,7 @@ impl<S: StateView> Replica<S> {
         let (silence, stall) = (self.settings.quorum_silence, self.settings.sync_stall);
         let configuration = self.configurations.latest();
         let needed = configuration.quorum();
-        let Role::Leader(leader) = &mut self.role else { return };
+        let Role::Leader(leader) = &self.role else { return };
         if self.now.since(leader.warned) < silence {
             return;
         }
@@ -409,9 +409,23 @@ impl<S: StateView> Replica<S> {
         let unwell = match stalled {
             _ if heard < needed => Unwell::NoQuorum { heard, needed },
             Some(stalled) if stalled >= stall => Unwell::LogStalled(stalled),
+            _ if self.disk_full && self.has_roomier_voter() => Unwell::DiskFull,
             _ => return,
         };
-        leader.warned = self.now;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.warned = self.now;
+        }
         self.out.notice(Notice::Unwell(unwell));
+    }
+
+    /// Whether another voter keeps up, and has room on its disk.
+    fn has_roomier_voter(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let has_room = |peer: &Progress| {
+            !peer.disk_full
+                && self.now.since(peer.heard) < self.settings.quorum_silence
+                && self.log.last().since(peer.matched) <= self.settings.catch_up
+        };
+        self.configuration().count(|voter| leader.progress.get(&voter).is_some_and(has_room)) > 0
     }
 }

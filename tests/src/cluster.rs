@@ -153,6 +153,14 @@ impl Cluster {
         wait_until(PATIENCE, &format!("node {i} ends"), ended).await
     }
 
+    /// The process id of node `i`.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid(&self, i: usize) -> Result<u32, ClusterError> {
+        self.nodes[i].pid()
+    }
+
     /// Freezes node `i` (SIGSTOP): its connections stay open and nothing answers.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! How the cluster is: every endpoint is asked.
 
 use futures::future::join_all;
-use quorumkv_client::{Client, Endpoint, NodeError, NodeRole, NodeStatus};
+use quorumkv_client::{Client, Endpoint, GaveUp, NodeError, NodeRole, NodeStatus};
 use serde::Serialize;
 
 use crate::commands::cluster::{Leader, find_leader};
@@ -94,8 +94,21 @@ fn show(asked: &[Asked], problems: &[String], output: &mut Output) -> Result<(),
             leader: find_leader(asked),
             nodes: asked.iter().map(NodeJson::from).collect(),
         }),
-        Format::Table | Format::Raw => output.rows(&COLUMNS, &asked.iter().map(row).collect::<Vec<_>>()),
+        Format::Table | Format::Raw => {
+            output.rows(&COLUMNS, &asked.iter().map(row).collect::<Vec<_>>())?;
+            if output.format == Format::Table {
+                asked.iter().filter_map(gave_up).try_for_each(|line| output.line(&line))?;
+            }
+            Ok(())
+        }
     }
+}
+
+/// Why a node last gave up the lead by itself, for people.
+fn gave_up(asked: &Asked) -> Option<String> {
+    let GaveUp { epoch, why, ago_s } = asked.answer.as_ref().ok()?.gave_up.as_ref()?;
+    let (endpoint, why) = (&asked.endpoint, printable(why.as_bytes()));
+    Some(format!("{endpoint} gave up the lead of epoch {} {ago_s} s ago: {why}", epoch.counter()))
 }
 
 fn row(asked: &Asked) -> Vec<String> {
@@ -169,6 +182,14 @@ struct ReachedJson<'a> {
     version: &'a str,
     uptime_s: String,
     members: Vec<MemberJson<'a>>,
+    gave_up: Option<GaveUpJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct GaveUpJson<'a> {
+    epoch: String,
+    why: &'a str,
+    ago_s: String,
 }
 
 #[derive(Serialize)]
@@ -208,6 +229,11 @@ impl<'a> From<&'a Asked> for NodeJson<'a> {
             members: members
                 .map(|member| MemberJson { node: member.node.to_string(), address: &member.address })
                 .collect(),
+            gave_up: status.gave_up.as_ref().map(|GaveUp { epoch, why, ago_s }| GaveUpJson {
+                epoch: epoch.to_string(),
+                why,
+                ago_s: ago_s.to_string(),
+            }),
         }))
     }
 }

@@ -84,6 +84,7 @@ fn status_in_json_has_everything() {
               "committed": "41",
               "endpoint": "<node1>",
               "epoch": "3@a100000000000000",
+              "gave_up": null,
               "lag": "0",
               "last": "41",
               "leader": "a100000000000000",

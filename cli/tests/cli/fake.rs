@@ -111,6 +111,7 @@ fn status(node: NodeId, address: &str) -> NodeStatus {
         uptime_s: 60,
         members: vec![Member { node, address: address.to_owned() }],
         takeover: None,
+        gave_up: None,
     }
 }
 

@@ -31,6 +31,7 @@ fn status(node: usize, role: NodeRole, epoch: u64, leader: u64) -> Sighting {
         uptime_s: 0,
         members: Vec::new(),
         takeover: None,
+        gave_up: None,
     };
     Sighting { node, seen: Seen::Status(Box::new(status)) }
 }

@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After this time without a leader, the node with the lowest znode leads although ZooKeeper has not said so anew.
 const LEADERLESS: Duration = Duration::from_secs(3);
 
+/// A leader that comes to lead again within this time after it gave up for want of room stays.
+const CONTENT: Duration = Duration::from_secs(60);
+
 /// Pause before something that ZooKeeper did not do is asked for again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -132,9 +135,12 @@ impl Election {
                 None
             }
             // While ZooKeeper is away nobody else could be elected: then a leader in trouble is better than none.
+            // It was elected again, so those with more room do not want to lead; and asking again would cost an election each time.
+            Notice::Unwell(Unwell::DiskFull) if self.node.gave_up_within(CONTENT) => None,
             Notice::Unwell(unwell) if self.node.has_zookeeper() => {
-                self.node.set_unwell(Some(describe(unwell)));
-                tracing::warn!("stands down: {}", describe(unwell));
+                let why = describe(unwell);
+                tracing::warn!("stands down: {why}");
+                self.node.give_up(status.promise, &why);
                 self.resign();
                 Some(Order::StandDown)
             }
@@ -147,7 +153,7 @@ impl Election {
                 None
             }
             Notice::Established { .. } | Notice::Following { .. } => {
-                self.node.set_unwell(None);
+                self.node.set_well();
                 None
             }
             _ => None,
@@ -286,6 +292,7 @@ fn describe(unwell: &Unwell) -> String {
         Unwell::NoQuorum { heard, needed } => {
             format!("only {heard} of the {needed} members needed for a quorum answer")
         }
+        Unwell::DiskFull => "the disk is nearly full, and another node has room".to_owned(),
         Unwell::LogStalled(time) => format!("the log has not synced for {} ms", time.as_millis()),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use quorumkv_protocol::client::{NodeRole, NodeStatus, Takeover};
+use quorumkv_protocol::client::{GaveUp, NodeRole, NodeStatus, Takeover};
 use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::{ClusterId, Epoch, NodeId, Version};
 use quorumkv_replica::{Membership, Status, Timestamp};
@@ -61,6 +61,7 @@ struct Published {
     forming: String,
     unwell: Option<String>,
     takeover: Option<Takeover>,
+    gave_up: Option<(Epoch, String, Instant)>,
 }
 
 /// The configurations of this node's log that say who is where.
@@ -125,6 +126,7 @@ impl Node {
             forming: "the node has just started".to_owned(),
             unwell: None,
             takeover: None,
+            gave_up: None,
         };
         Self {
             id: parts.id,
@@ -232,9 +234,23 @@ impl Node {
         self.change(|published| published.forming = what);
     }
 
-    /// The leader says what is wrong with it, or that nothing is.
-    pub(crate) fn set_unwell(&self, why: Option<String>) {
-        self.change(|published| published.unwell = why);
+    /// This node gives up its lead of `epoch`, because of what is wrong with it.
+    pub(crate) fn give_up(&self, epoch: Epoch, why: &str) {
+        self.metrics.gave_up();
+        self.change(|published| {
+            published.unwell = Some(why.to_owned());
+            published.gave_up = Some((epoch, why.to_owned(), Instant::now()));
+        });
+    }
+
+    /// Whether this node gave up the lead by itself within this time.
+    pub(crate) fn gave_up_within(&self, time: Duration) -> bool {
+        self.published().gave_up.is_some_and(|(_, _, at)| at.elapsed() < time)
+    }
+
+    /// There is a leader again, and so nothing is wrong with the one that gave up.
+    pub(crate) fn set_well(&self) {
+        self.change(|published| published.unwell = None);
     }
 
     pub(super) fn set_takeover(&self, takeover: Takeover) {
@@ -349,6 +365,11 @@ impl Node {
             uptime_s: self.started.elapsed().as_secs(),
             members: self.configurations().latest.members().cloned().collect(),
             takeover: published.takeover,
+            gave_up: published.gave_up.map(|(epoch, why, at)| GaveUp {
+                epoch,
+                why,
+                ago_s: at.elapsed().as_secs(),
+            }),
         }
     }
 }

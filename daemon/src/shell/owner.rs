@@ -184,29 +184,23 @@ impl Owner {
             && !self.node.is_drained()
             && status.role == NodeRole::Follower
         {
-            self.takeover.elected(self.now());
+            self.takeover.elected(status.leader_heard, self.now());
         }
         let order = self.election.on_event(event, &status);
         self.obey(order);
     }
 
-    /// The link to a member is open or broken. If that is the leader, it says something about a takeover to come.
-    fn on_link(&mut self, node: NodeId, is_open: bool) {
-        if self.replica.status().leader != Some(node) {
-            return;
-        }
-        if is_open {
-            self.takeover.reassured();
-        } else {
-            self.takeover.noticed(self.now());
+    /// The link to a member broke. If that is the leader, this may be the beginning of a takeover.
+    fn on_link_lost(&mut self, node: NodeId) {
+        let status = self.replica.status();
+        if status.leader == Some(node) {
+            self.takeover.noticed(status.leader_heard, self.now());
         }
     }
 
     fn on_event(&mut self, event: Event) {
-        match event {
-            Event::PeerUp(node) => self.on_link(node, true),
-            Event::PeerDown(node) | Event::PeerRefused(node) => self.on_link(node, false),
-            _ => {}
+        if let Event::PeerDown(node) | Event::PeerRefused(node) = event {
+            self.on_link_lost(node);
         }
         let input = match event {
             Event::Peer { from, envelope } => Input::Message { from, envelope },
@@ -328,11 +322,14 @@ impl Owner {
         for task in effects.tasks {
             self.start(task);
         }
+        if status.role == NodeRole::Contender && status.last.epoch == status.promise {
+            self.takeover.opened(self.now());
+        }
         let mut orders = Vec::new();
         for notice in effects.notices {
             self.heed(&notice);
             self.report(&notice);
-            if let Some(takeover) = self.takeover.on_notice(&notice, status.role, self.now()) {
+            if let Some(takeover) = self.takeover.on_notice(&notice, status.leader_heard, self.now()) {
                 self.node.set_takeover(takeover);
             }
             orders.extend(self.election.on_notice(&notice, status));

@@ -1,7 +1,7 @@
 //! How long each step of a takeover takes.
 
 use quorumkv_protocol::Epoch;
-use quorumkv_protocol::client::{NodeRole, Takeover};
+use quorumkv_protocol::client::Takeover;
 use quorumkv_replica::{Notice, Timestamp};
 
 /// Takes the time of each step from the loss of one leader to the service of this one.
@@ -14,35 +14,39 @@ pub(super) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// There seems to be no leader.
-    pub(super) fn noticed(&mut self, now: Timestamp) {
-        self.noticed.get_or_insert(now);
-    }
-
-    /// The leader is there after all.
-    pub(super) fn reassured(&mut self) {
-        if self.elected.is_none() {
-            *self = Self::default();
+    /// There seems to be no leader; the last was `heard` before. If that was since it was missed first, then it was there after all.
+    pub(super) fn noticed(&mut self, heard: Timestamp, now: Timestamp) {
+        if self.noticed.is_none_or(|noticed| noticed < heard) {
+            *self = Self { noticed: Some(now), ..Self::default() };
         }
     }
 
     /// This node's znode is the lowest.
-    pub(super) fn elected(&mut self, now: Timestamp) {
-        self.noticed(now);
+    pub(super) fn elected(&mut self, heard: Timestamp, now: Timestamp) {
+        self.noticed(heard, now);
         self.elected = Some(now);
     }
 
-    /// The replica has something to say; `role` is what it is by now. Returns what a takeover took when it is complete.
-    pub(super) fn on_notice(&mut self, notice: &Notice, role: NodeRole, now: Timestamp) -> Option<Takeover> {
+    /// Its log has the entry that opens its epoch.
+    pub(super) fn opened(&mut self, now: Timestamp) {
+        if self.promised.is_some() {
+            self.caught_up.get_or_insert(now);
+        }
+    }
+
+    /// The replica has something to say; its leader was `heard` before. Returns what a takeover took when it is complete.
+    pub(super) fn on_notice(
+        &mut self,
+        notice: &Notice,
+        heard: Timestamp,
+        now: Timestamp,
+    ) -> Option<Takeover> {
         match notice {
-            Notice::Impeach { .. } => self.noticed(now),
+            Notice::Impeach { .. } => self.noticed(heard, now),
             Notice::Promises { .. } => (self.promised, self.caught_up) = (Some(now), None),
             Notice::Established { epoch, .. } => return Some(std::mem::take(self).complete(*epoch, now)),
             Notice::Following { .. } | Notice::StoodDown { .. } => *self = Self::default(),
             _ => {}
-        }
-        if role == NodeRole::Leader && self.promised.is_some() {
-            self.caught_up.get_or_insert(now);
         }
         None
     }
@@ -88,12 +92,13 @@ mod tests {
     #[test]
     fn each_step_counts_from_the_first_sign_that_there_is_no_leader() {
         let mut watch = Stopwatch::default();
-        watch.noticed(at(100));
-        watch.noticed(at(150));
-        watch.elected(at(200));
-        assert_eq!(watch.on_notice(&promises(), NodeRole::Contender, at(300)), None);
-        assert_eq!(watch.on_notice(&Notice::NotAVoter, NodeRole::Leader, at(400)), None);
-        let takeover = watch.on_notice(&established(), NodeRole::Leader, at(500)).unwrap();
+        watch.noticed(at(90), at(100));
+        watch.noticed(at(90), at(150));
+        watch.elected(at(90), at(200));
+        assert_eq!(watch.on_notice(&promises(), at(90), at(300)), None);
+        watch.opened(at(400));
+        watch.opened(at(450));
+        let takeover = watch.on_notice(&established(), at(500), at(500)).unwrap();
         let expected = Takeover {
             epoch: EPOCH,
             elected_us: 100,
@@ -107,24 +112,22 @@ mod tests {
     #[test]
     fn what_came_to_nothing_does_not_count_for_the_next() {
         let mut watch = Stopwatch::default();
-        // A connection broke and is back.
-        watch.noticed(at(100));
-        watch.reassured();
         // Another was faster.
-        watch.elected(at(200));
-        watch.on_notice(&Notice::Following { epoch: EPOCH }, NodeRole::Follower, at(300));
-        watch.elected(at(1000));
-        watch.reassured();
-        watch.on_notice(&promises(), NodeRole::Contender, at(1100));
-        let takeover = watch.on_notice(&established(), NodeRole::Leader, at(1300)).unwrap();
+        watch.elected(at(90), at(200));
+        watch.on_notice(&Notice::Following { epoch: EPOCH }, at(300), at(300));
+        // A connection broke, and the leader was heard again.
+        watch.noticed(at(400), at(500));
+        watch.elected(at(900), at(1000));
+        watch.on_notice(&promises(), at(900), at(1100));
+        let takeover = watch.on_notice(&established(), at(1300), at(1300)).unwrap();
         assert_eq!((takeover.elected_us, takeover.promised_us, takeover.established_us), (0, 100, 300));
     }
 
     #[test]
     fn steps_that_fall_together_are_no_steps() {
         let mut watch = Stopwatch::default();
-        watch.elected(at(100));
-        let takeover = watch.on_notice(&established(), NodeRole::Leader, at(300)).unwrap();
+        watch.elected(at(90), at(100));
+        let takeover = watch.on_notice(&established(), at(300), at(300)).unwrap();
         assert_eq!((takeover.promised_us, takeover.caught_up_us, takeover.established_us), (200, 200, 200));
     }
 }

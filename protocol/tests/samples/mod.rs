@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorumkv_protocol::client::{
-    Consistency, Evidence, Failure, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
+    Consistency, Evidence, Failure, GaveUp, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
     Response, Rule, Scanned, SnapshotProgress, Takeover, Versioned, Witness, Write, WriteRequest, Written,
 };
 use quorumkv_protocol::entry::{Asked, Body, Effect, Entry, EvaluatedWrite, Outcome, Reconfiguration};
@@ -244,6 +244,7 @@ fn status() -> NodeStatus {
             caught_up_us: 3_000,
             established_us: 4_000,
         }),
+        gave_up: Some(GaveUp { epoch: epoch(6), why: "the log has not synced".to_owned(), ago_s: 61 }),
     }
 }
 

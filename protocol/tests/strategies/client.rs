@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use quorumkv_protocol::client::{
-    Consistency, Evidence, Failure, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
+    Consistency, Evidence, Failure, GaveUp, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
     RequestEnvelope, Response, ResponseEnvelope, Rule, Scanned, SnapshotProgress, Takeover, Versioned,
     Witness, Write, WriteRequest, Written,
 };
@@ -111,13 +111,14 @@ fn status() -> impl Strategy<Value = NodeStatus> {
     let leader = (option::of(node()), option::of(text()), vec(member(), 0..9));
     let texts = (text(), text(), text(), text());
     let versions = (version(), version(), version());
-    let numbers = (number(), number(), any::<bool>(), number(), option::of(takeover()));
+    let numbers =
+        (number(), number(), any::<bool>(), number(), option::of(takeover()), option::of(gave_up()));
     (place, leader, texts, versions, numbers).prop_map(|(place, leader, texts, versions, numbers)| {
         let (node, cluster, role, epoch) = place;
         let (leader, leader_address, members) = leader;
         let (address, zookeeper, remarks, software) = texts;
         let (last, committed, applied) = versions;
-        let (lag, sync_p99_us, ready, uptime_s, takeover) = numbers;
+        let (lag, sync_p99_us, ready, uptime_s, takeover, gave_up) = numbers;
         NodeStatus {
             node,
             address,
@@ -138,8 +139,13 @@ fn status() -> impl Strategy<Value = NodeStatus> {
             uptime_s,
             members,
             takeover,
+            gave_up,
         }
     })
+}
+
+fn gave_up() -> impl Strategy<Value = GaveUp> {
+    (epoch(), text(), number()).prop_map(|(epoch, why, ago_s)| GaveUp { epoch, why, ago_s })
 }
 
 fn takeover() -> impl Strategy<Value = Takeover> {

@@ -294,6 +294,7 @@ pub(crate) fn notice(notice: &Notice) -> String {
             format!("stood down from {}: removed", epoch(*of))
         }
         Notice::Unwell(Unwell::NoQuorum { heard, needed }) => format!("is unwell: hears {heard} of {needed}"),
+        Notice::Unwell(Unwell::DiskFull) => "is unwell: its disk is nearly full".to_owned(),
         Notice::Unwell(Unwell::LogStalled(time)) => format!("is unwell: its log stalls for {time:?}"),
         Notice::Diverged { node: other, from } => format!("{} differs after {from}", node(*other)),
         Notice::TooFarBehind { node: other } => format!("{} is too far behind", node(*other)),

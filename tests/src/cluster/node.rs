@@ -98,6 +98,11 @@ impl Node {
         }
     }
 
+    pub(super) fn pid(&self) -> Result<u32, ClusterError> {
+        self.check_runs()?;
+        self.process().as_ref().map(Child::id).ok_or(ClusterError::NotRunning { node: self.index })
+    }
+
     pub(super) fn kill(&self) -> Result<(), ClusterError> {
         self.check_runs()?;
         self.kill_if_running();

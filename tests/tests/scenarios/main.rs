@@ -9,6 +9,7 @@ mod load;
 mod add_and_read;
 mod conflict;
 mod drain;
+mod gives_up;
 mod impeachment;
 mod kill_leader;
 mod members;
