@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use quorumkv_protocol::ErrorCode;
-use quorumkv_protocol::client::{Consistency, NodeRole, Request};
+use quorumkv_protocol::client::{Consistency, DamagedPart, NodeRole, Request};
 use quorumkv_replica::{Notice, Status};
 
 /// The percentile of log syncs in the status looks back over one to two of these.
@@ -36,6 +36,10 @@ pub(crate) struct Metrics {
     stood_down: Counter,
     snapshots_received: Counter,
     corruption: Counter,
+    damage_found: Family<Part, Counter>,
+    damage_repaired: Family<Part, Counter>,
+    replicas_differ: Counter,
+    quarantined: Gauge,
     absurd: Counter,
     log_records: Counter,
     log_bytes: Counter,
@@ -53,6 +57,11 @@ pub(crate) struct Metrics {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct Operation {
     operation: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Part {
+    part: &'static str,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -85,6 +94,10 @@ impl Metrics {
             stood_down: Counter::default(),
             snapshots_received: Counter::default(),
             corruption: Counter::default(),
+            damage_found: Family::default(),
+            damage_repaired: Family::default(),
+            replicas_differ: Counter::default(),
+            quarantined: Gauge::default(),
             absurd: Counter::default(),
             log_records: Counter::default(),
             log_bytes: Counter::default(),
@@ -137,6 +150,26 @@ impl Metrics {
             "corruption",
             "Reads that found different data under one version",
             self.corruption.clone(),
+        );
+        r.register(
+            "damage_found",
+            "Times that this node found its log or state to be damaged",
+            self.damage_found.clone(),
+        );
+        r.register(
+            "damage_repaired",
+            "Times that this node repaired its log or state",
+            self.damage_repaired.clone(),
+        );
+        r.register(
+            "replicas_differ",
+            "Times that this node, leading, found the state of a replica to differ from that of a majority",
+            self.replicas_differ.clone(),
+        );
+        r.register(
+            "quarantined",
+            "1 while the state of this node is damaged and not used",
+            self.quarantined.clone(),
         );
         r.register("absurd_messages", "Peer messages that no correct peer sends", self.absurd.clone());
         r.register("log_records", "Records made durable in the log", self.log_records.clone());
@@ -192,6 +225,16 @@ impl Metrics {
         self.gave_up.inc();
     }
 
+    /// This node found that something on its disk is damaged.
+    pub(crate) fn damage_found(&self, part: DamagedPart) {
+        self.damage_found.get_or_create(&Part { part: part.name() }).inc();
+    }
+
+    /// This node repaired what was damaged.
+    pub(crate) fn damage_repaired(&self, part: DamagedPart) {
+        self.damage_repaired.get_or_create(&Part { part: part.name() }).inc();
+    }
+
     /// The ZooKeeper session came or went.
     pub(crate) fn zookeeper(&self, connected: bool) {
         self.zookeeper.set(connected.into());
@@ -220,6 +263,7 @@ impl Metrics {
 
     /// The replica says how it is.
     pub(crate) fn replica(&self, status: &Status) {
+        self.quarantined.set(status.damaged.into());
         self.leader.set((status.role == NodeRole::Leader).into());
         self.committed.set(status.committed.get());
         self.applied.set(status.applied.get());
@@ -237,6 +281,7 @@ impl Metrics {
             Notice::Restored { .. } => self.snapshots_received.inc(),
             Notice::Corruption { .. } => self.corruption.inc(),
             Notice::Absurd { .. } => self.absurd.inc(),
+            Notice::Differs { .. } => self.replicas_differ.inc(),
             Notice::Promised { .. }
             | Notice::Following { .. }
             | Notice::EpochTooLow { .. }
@@ -251,6 +296,9 @@ impl Metrics {
             | Notice::Reconfigured { .. }
             | Notice::ConfigurationCommitted { .. }
             | Notice::Removed { .. }
+            | Notice::Damaged(_)
+            | Notice::Repaired { .. }
+            | Notice::Undecided { .. }
             | Notice::Restoring { .. } => return,
         };
     }

@@ -366,6 +366,41 @@ pub struct NodeStatus {
     pub takeover: Option<Takeover>,
     /// Why this node last gave up the lead although nobody had asked it to, if it has since it started.
     pub gave_up: Option<GaveUp>,
+    /// The last damage that this node found in what it has on disk, if it has since it started.
+    pub damage: Option<DamageFound>,
+}
+
+/// A node found that a part of what it has on disk is damaged.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DamageFound {
+    /// Which part.
+    pub part: DamagedPart,
+    /// What was found, for people.
+    pub what: String,
+    /// How long ago that was, in seconds.
+    pub ago_s: u64,
+    /// How long ago it was repaired, in seconds, if it was.
+    pub repaired_s: Option<u64>,
+}
+
+/// What can be damaged. Variants are stable: their order is the wire format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DamagedPart {
+    /// The applied state. Another node's takes its place.
+    State,
+    /// The log. What is in the damaged part is needed no more once the state holds it durably.
+    Log,
+}
+
+impl DamagedPart {
+    /// Its name in JSON and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Log => "log",
+        }
+    }
 }
 
 /// A leader has given up its place because another node would serve better.

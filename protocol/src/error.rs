@@ -19,7 +19,8 @@ pub enum ErrorCode {
     TooLarge,
     /// Too much is in flight; the same request may succeed in a moment.
     Overloaded,
-    /// This node is not ready: the cluster is still being formed, or the node is too far behind to know its members.
+    /// This node is not ready: the cluster is still being formed, the node is too far behind to know its members, or its state is
+    /// damaged and about to be replaced.
     NotReady,
     /// The request came through another node, and this one does not lead.
     NotLeader,

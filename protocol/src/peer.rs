@@ -186,6 +186,16 @@ pub enum Propagate {
         after: EntryId,
         /// Where to go on in a snapshot that was begun.
         resume: Option<SnapshotPosition>,
+        /// Whether entries do not help: the asker's state is damaged, and only a whole one can take its place.
+        whole: bool,
+    },
+    /// Most replicas hold another state than this one: it is to be set aside and replaced. Needs no reply; what is lost is found
+    /// again by the next comparison.
+    Differs {
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// The comparison that showed it.
+        round: u64,
     },
 }
 
@@ -331,7 +341,7 @@ impl KeyAnswer {
 }
 
 /// The leader says that it leads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Its epoch.
     pub epoch: Epoch,
@@ -339,6 +349,37 @@ pub struct Heartbeat {
     pub committed: Version,
     /// The leader's last version: what a replica lags behind.
     pub last: Version,
+    /// A part of the state that all replicas are to compare now. Repeated until the leader has their answers.
+    pub compare: Option<Compare>,
+}
+
+/// Asks for the digest of a part of the state after one entry.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Compare {
+    /// Which comparison of the epoch this is, counted from 1.
+    pub round: u64,
+    /// The state after this version. It is not committed yet when the leader first asks, so no replica has gone past it.
+    pub version: Version,
+    /// Where the part begins: a cursor as in [`SnapshotPosition`].
+    pub begin: Bytes,
+    /// The part ends before the row with which its keys and values would be longer than this, but has one row at least.
+    pub bytes: u32,
+}
+
+/// Most bytes that one [`Compare`] may ask for.
+pub const MAX_COMPARED_BYTES: u32 = 64 << 20;
+
+/// XXH3 (128 bits) of the rows of a part of a state, as a [`SnapshotChunk`] would carry them: equal states have equal digests.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Digest(pub u128);
+
+/// Answers a [`Compare`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Compared {
+    /// Its round.
+    pub round: u64,
+    /// The digest of that part of this replica's state.
+    pub digest: Digest,
 }
 
 /// Answers a heartbeat.
@@ -356,4 +397,6 @@ pub struct HeartbeatReply {
     pub restoring: bool,
     /// Whether its disk is nearly full: the leader then takes nothing that makes the data larger.
     pub disk_full: bool,
+    /// The answer to the heartbeat's comparison, once it is there.
+    pub compared: Option<Compared>,
 }

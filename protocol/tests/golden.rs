@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use expect_test::expect_file;
 use quorumkv_protocol::ErrorCode;
 use quorumkv_protocol::client::{
-    Consistency, NodeRole, Request, RequestEnvelope, Response, ResponseEnvelope, Rule, Write,
+    Consistency, DamagedPart, NodeRole, Request, RequestEnvelope, Response, ResponseEnvelope, Rule, Write,
 };
 use quorumkv_protocol::entry::{Body, Effect, Entry, Outcome};
 use quorumkv_protocol::frame::{self, FrameDecoder, PEER_FRAME_LIMIT};
@@ -77,7 +77,8 @@ variants! {
     Vote { Lead, Write }
     VoteReply { Granted, Write, Refused }
     AppendReply { Accepted, Diverged }
-    Propagate { Committed, Entries, Restore, Fetch }
+    Propagate { Committed, Entries, Restore, Fetch, Differs }
+    DamagedPart { State, Log }
     PropagateReply { Entries, Fetched, Chunk, Unavailable, Refused }
     KeyAnswer { Absent, Present }
 }
@@ -149,6 +150,7 @@ fn client_messages_keep_their_bytes() {
     golden.all("Response", samples::responses());
     golden.all("Rule", samples::rules());
     golden.all("NodeRole", samples::node_roles());
+    golden.all("DamagedPart", samples::damaged_parts());
     expect_file!["golden/client.txt"].assert_eq(&golden.0);
 }
 

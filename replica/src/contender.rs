@@ -8,7 +8,7 @@ use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{PeerMessage, Vote};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 
-use crate::effects::{LogRecord, Notice, PersistId, Unwell};
+use crate::effects::{LogRecord, Notice, PersistId, StoodDown, Unwell};
 use crate::leader::Leader;
 use crate::pull::Pull;
 use crate::replica::{Replica, Role};
@@ -51,6 +51,9 @@ impl<S: StateView> Replica<S> {
     pub(crate) fn contend(&mut self, epoch: Epoch) {
         if !self.is_voter() {
             return self.out.notice(Notice::NotAVoter);
+        }
+        if self.integrity.is_damaged() {
+            return self.out.notice(Notice::StoodDown { epoch, reason: StoodDown::Damaged });
         }
         if epoch <= self.promise || epoch <= self.highest_seen {
             let promise = self.promise.max(self.highest_seen);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorumkv_protocol::client::{Evidence, Versioned};
 use quorumkv_protocol::entry::{Entry, Outcome};
 use quorumkv_protocol::membership::Refusal;
-use quorumkv_protocol::peer::{PeerEnvelope, SnapshotChunk, SnapshotPosition};
+use quorumkv_protocol::peer::{Compare, PeerEnvelope, SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{EntryId, Epoch, ErrorCode, NodeId, Version};
 
 use crate::input::Token;
@@ -30,7 +30,10 @@ pub struct Effects {
     pub when_durable: Vec<Outgoing>,
     /// Send these at once.
     pub sends: Vec<Outgoing>,
-    /// These are committed: apply them to the state in order, then report [`Input::Applied`](crate::Input::Applied).
+    /// Look at the state as it is when exactly this task's version is applied. Earlier ones that have not come to that are void.
+    pub digest: Option<DigestTask>,
+    /// These are committed: apply them to the state in order, then report [`Input::Applied`](crate::Input::Applied). They may
+    /// lead past the version of `digest`, which the shell heeds first.
     pub apply: Vec<Arc<Entry>>,
     /// Answer these clients.
     pub replies: Vec<(Token, Reply)>,
@@ -125,6 +128,16 @@ pub enum Task {
         /// The snapshot.
         snapshot: EntryId,
     },
+}
+
+/// A part of the state after one entry is to be digested, and reported with [`Input::Digested`](crate::Input::Digested). If the
+/// state never is exactly there any more, nothing is reported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DigestTask {
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// What is asked.
+    pub compare: Compare,
 }
 
 /// Entries that are to be read from the log on disk.
@@ -272,6 +285,28 @@ pub enum Notice {
         /// The entry.
         entry: EntryId,
     },
+    /// This node's state is damaged. If there are other voters, it is not used from now on, but for votes, which need only the log,
+    /// and is replaced by the leader's; else what can be read of it still is.
+    Damaged(Damage),
+    /// The damaged state was replaced by a snapshot.
+    Repaired {
+        /// The last entry that it covers.
+        snapshot: EntryId,
+    },
+    /// The state of a replica differs from that of a quorum; it was told so.
+    Differs {
+        /// The replica.
+        node: NodeId,
+        /// After this version.
+        version: Version,
+    },
+    /// The states of the replicas differ, and no quorum has the same: nobody can tell which is right.
+    Undecided {
+        /// The replicas, with those that agree side by side.
+        groups: Vec<Vec<NodeId>>,
+        /// After this version.
+        version: Version,
+    },
     /// A peer said something that no correct peer says; it was ignored.
     Absurd {
         /// The peer.
@@ -293,6 +328,17 @@ pub enum StoodDown {
     Told,
     /// It was removed from the cluster.
     Removed,
+    /// Its state is damaged.
+    Damaged,
+}
+
+/// What is wrong with a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Damage {
+    /// A part of it cannot be read.
+    Unreadable,
+    /// It differs from that of a quorum.
+    Differs,
 }
 
 /// Why a leader thinks that another node would serve better.

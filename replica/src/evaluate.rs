@@ -5,38 +5,39 @@ use quorumkv_protocol::client::Write;
 use quorumkv_protocol::entry::{Effect, Outcome};
 
 use crate::replica::Replica;
-use crate::state::StateView;
+use crate::state::{StateView, Unreadable};
 
 impl<S: StateView> Replica<S> {
     /// What the write comes to, against the newest state including entries that are not committed yet.
-    pub(crate) fn evaluate(&self, write: Write) -> (Vec<Effect>, Outcome) {
-        match write {
+    pub(crate) fn evaluate(&self, write: Write) -> Result<(Vec<Effect>, Outcome), Unreadable> {
+        Ok(match write {
             Write::Put { key, value } => (vec![Effect::Put { key, value }], Outcome::Applied),
             Write::Delete { key } => {
-                if self.newest_version(&key) == Version::ZERO {
+                if self.newest_version(&key)? == Version::ZERO {
                     (Vec::new(), Outcome::NotFound)
                 } else {
                     (vec![Effect::Delete { key }], Outcome::Applied)
                 }
             }
             Write::CompareAndSet { key, expected, value } => {
-                let actual = self.newest_version(&key);
+                let actual = self.newest_version(&key)?;
                 if actual == expected {
                     (vec![Effect::Put { key, value }], Outcome::Applied)
                 } else {
                     (Vec::new(), Outcome::Mismatch { actual })
                 }
             }
-        }
+        })
     }
 
     /// The version of the key in the newest state; zero if it is absent.
-    fn newest_version(&self, key: &[u8]) -> Version {
+    fn newest_version(&self, key: &[u8]) -> Result<Version, Unreadable> {
         let Some(version) = self.overlay.touched(key, self.log.last()) else {
-            return self.state.get(key).map_or(Version::ZERO, |record| record.id.version);
+            return Ok(self.state.get(key)?.map_or(Version::ZERO, |record| record.id.version));
         };
         let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
         let last = entry.effects().iter().rev().find(|effect| effect.key() == key);
-        if last.is_some_and(|effect| effect.value().is_some()) { version } else { Version::ZERO }
+        let is_present = last.is_some_and(|effect| effect.value().is_some());
+        Ok(if is_present { version } else { Version::ZERO })
     }
 }

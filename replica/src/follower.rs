@@ -95,11 +95,15 @@ impl<S: StateView> Replica<S> {
     }
 
     /// The leader says that it leads.
-    pub(crate) fn on_heartbeat(&mut self, from: NodeId, correlation: u64, heartbeat: Heartbeat) {
+    pub(crate) fn on_heartbeat(&mut self, from: NodeId, correlation: u64, heartbeat: &Heartbeat) {
         if !self.is_credible(from, heartbeat.epoch) {
             return;
         }
-        if heartbeat.epoch >= self.promise && self.follow(from, heartbeat.epoch) {
+        let epoch = heartbeat.epoch;
+        if epoch >= self.promise && self.follow(from, epoch) {
+            if let Some(compare) = &heartbeat.compare {
+                self.compare(epoch, compare);
+            }
             self.following.last = heartbeat.last;
             self.follow_commit(heartbeat.committed);
             if self.applied >= heartbeat.committed {
@@ -108,12 +112,13 @@ impl<S: StateView> Replica<S> {
         }
         let durable = self.log.id_at(self.log.durable()).expect("what is durable is in the log");
         let reply = HeartbeatReply {
-            epoch: heartbeat.epoch,
+            epoch,
             promise: self.promise,
             durable,
             applied: self.applied,
             restoring: self.pull.is_some(),
             disk_full: self.disk_full,
+            compared: heartbeat.compare.as_ref().and_then(|compare| self.compared(epoch, compare)),
         };
         self.out.reply(from, correlation, PeerMessage::HeartbeatReply(reply));
     }
@@ -176,7 +181,7 @@ impl<S: StateView> Replica<S> {
         let previous = if at > self.committed { append.previous } else { self.committed_id() };
         let entries: Vec<Arc<Entry>> =
             append.entries.into_iter().filter(|entry| entry.id.version > previous.version).collect();
-        self.cancel_pull();
+        self.entries_came();
         Ok(self.splice(previous, entries))
     }
 

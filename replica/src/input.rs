@@ -7,8 +7,8 @@ use bytes::Bytes;
 use quorumkv_protocol::client::WriteRequest;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::membership::ChangeRequest;
-use quorumkv_protocol::peer::PeerEnvelope;
-use quorumkv_protocol::{EntryId, NodeId, Version};
+use quorumkv_protocol::peer::{Digest, PeerEnvelope};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 
 use crate::effects::{LogRead, PersistId};
 use crate::time::Timestamp;
@@ -109,6 +109,19 @@ pub enum Input {
         /// The snapshot.
         snapshot: EntryId,
     },
+    /// A part of the state was digested, as [`Effects::digest`](crate::Effects::digest) asked.
+    Digested {
+        /// The task's epoch.
+        epoch: Epoch,
+        /// Its round.
+        round: u64,
+        /// The digest.
+        digest: Digest,
+        /// Where the next part begins; `None` if this was the last.
+        next: Option<Bytes>,
+    },
+    /// A part of this node's state cannot be read any more, or nothing can be applied to it.
+    StateDamaged,
     /// The snapshot is now this node's state, as [`Task::Install`](crate::Task::Install) asked.
     Installed {
         /// The snapshot.
@@ -120,17 +133,19 @@ pub enum Input {
 #[derive(Clone, Debug)]
 pub struct Recovered {
     /// The highest epoch promised.
-    pub promise: quorumkv_protocol::Epoch,
+    pub promise: Epoch,
     /// The entry before the first that the log holds.
     pub base: EntryId,
     /// The epochs of the entries that the log holds: each with its first version, in order.
-    pub epochs: Vec<(quorumkv_protocol::Epoch, Version)>,
+    pub epochs: Vec<(Epoch, Version)>,
     /// The last entry that the log holds; equal to `base` if it holds none.
     pub last: EntryId,
     /// The last entry that the state has applied.
     pub applied: EntryId,
     /// All entries after `applied`, in order.
     pub unapplied: Vec<Arc<Entry>>,
+    /// Whether the state was found to be [damaged](crate::Notice::Damaged) before the node ended, and was not repaired.
+    pub damaged: bool,
 }
 
 impl Recovered {
@@ -138,12 +153,13 @@ impl Recovered {
     #[must_use]
     pub const fn fresh() -> Self {
         Self {
-            promise: quorumkv_protocol::Epoch::ZERO,
+            promise: Epoch::ZERO,
             base: EntryId::ZERO,
             epochs: Vec::new(),
             last: EntryId::ZERO,
             applied: EntryId::ZERO,
             unapplied: Vec::new(),
+            damaged: false,
         }
     }
 }
@@ -175,6 +191,10 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Reads that may be in flight. Beyond it, reads are refused as overload.
     pub reads: usize,
+    /// How often the leader has a part of all states compared, and how many bytes of keys and values are in it.
+    pub compare: Duration,
+    /// See `compare`.
+    pub compare_bytes: u32,
     /// Versions of the leader's log that a learner may lack and still be promoted: so few that it soon has them.
     pub catch_up: u64,
 }
@@ -194,6 +214,8 @@ impl Default for Settings {
             backlog_bytes: 64 << 20,
             cache_bytes: 4 << 20,
             reads: 65_536,
+            compare: Duration::from_secs(1),
+            compare_bytes: 4 << 20,
             catch_up: 1024,
         }
     }

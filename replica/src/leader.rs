@@ -9,7 +9,8 @@ use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::peer::{Append, AppendReply, Heartbeat, HeartbeatReply, PeerMessage, Propagate, Vote};
 use quorumkv_protocol::{EntryId, Epoch, ErrorCode, NodeId, RequestId, Version};
 
-use crate::effects::{LogPurpose, LogRead, Notice, Reply, Task, Unwell};
+use crate::comparison::Comparison;
+use crate::effects::{Damage, LogPurpose, LogRead, Notice, Reply, Task, Unwell};
 use crate::input::Token;
 use crate::log::footprint;
 use crate::progress::{Phase, Progress};
@@ -30,6 +31,7 @@ pub(crate) struct Leader {
     pub(crate) progress: BTreeMap<NodeId, Progress>,
     heartbeat_due: Timestamp,
     warned: Timestamp,
+    pub(crate) comparison: Comparison,
 }
 
 impl Leader {
@@ -41,7 +43,8 @@ impl Leader {
         now: Timestamp,
     ) -> Self {
         let progress = peers.iter().map(|&peer| (peer, Progress::new(next, now))).collect();
-        Self { epoch, opening, established: false, progress, heartbeat_due: now, warned: now }
+        let comparison = Comparison::new(now);
+        Self { epoch, opening, established: false, progress, heartbeat_due: now, warned: now, comparison }
     }
 
     /// A replica's log probably meets the leader's at `here`; `None`: before all that the leader's log still holds.
@@ -107,7 +110,9 @@ impl<S: StateView> Replica<S> {
         if request.write.value().is_some() && self.is_disk_full() {
             return self.refuse(token, ErrorCode::DiskFull);
         }
-        let (effects, outcome) = self.evaluate(request.write);
+        let Ok((effects, outcome)) = self.evaluate(request.write) else {
+            return self.cannot_evaluate(token);
+        };
         let id = EntryId::new(self.promise, self.log.last().next());
         let write = EvaluatedWrite {
             request: request.request,
@@ -117,6 +122,16 @@ impl<S: StateView> Replica<S> {
         };
         self.waiting.add(token, id, request.request, deadline);
         self.append(Arc::new(Entry { id, body: Body::Write(write) }));
+    }
+
+    /// The state is damaged where a request needs to see it. Where there are others, one of them is about to lead.
+    fn cannot_evaluate(&mut self, token: Token) {
+        self.integrity.found(Damage::Unreadable);
+        if self.is_alone() {
+            self.refuse(token, ErrorCode::Corruption);
+        } else {
+            self.out.answer(token, Reply::NotLeader { leader: None });
+        }
     }
 
     /// Whether the request has its place in the log, or had it: then it is answered with what it came to, as soon as that
@@ -166,6 +181,7 @@ impl<S: StateView> Replica<S> {
     pub(crate) fn drive_leader(&mut self) {
         self.advance_commit();
         self.drive_replacements();
+        self.judge_comparison();
         let Role::Leader(leader) = &self.role else { return };
         let peers: Vec<NodeId> =
             leader.progress.keys().copied().filter(|node| self.links.contains(node)).collect();
@@ -358,6 +374,9 @@ impl<S: StateView> Replica<S> {
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.heard = self.now;
         progress.disk_full = reply.disk_full;
+        if let Some(compared) = reply.compared {
+            leader.comparison.answered(from, compared);
+        }
         let Phase::Restoring { told } = &mut progress.phase else { return };
         if reply.durable.version >= self.log.base().version && self.log.holds(reply.durable) {
             progress.probe_after(reply.durable);
@@ -384,13 +403,23 @@ impl<S: StateView> Replica<S> {
         }
         if now >= leader.heartbeat_due {
             leader.heartbeat_due = now + self.settings.heartbeat;
-            let heartbeat =
-                Heartbeat { epoch: leader.epoch, committed: self.committed, last: self.log.last() };
-            for &node in leader.progress.keys() {
-                self.out.send(node, PeerMessage::Heartbeat(heartbeat));
-            }
+            self.begin_comparison();
+            self.send_heartbeats();
         }
         self.check_own_health();
+    }
+
+    fn send_heartbeats(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let heartbeat = Heartbeat {
+            epoch: leader.epoch,
+            committed: self.committed,
+            last: self.log.last(),
+            compare: leader.comparison.ask(),
+        };
+        for &node in leader.progress.keys() {
+            self.out.send(node, PeerMessage::Heartbeat(heartbeat.clone()));
+        }
     }
 
     /// Says so if another node would serve better.

@@ -6,16 +6,18 @@
 //!
 //! Who does what: `follower` accepts and promises; `contender` takes over; `leader` evaluates, replicates and commits,
 //! with a `progress` for each replica; `pull` fetches what is missing, by entries or by snapshot; `samples` answers
-//! readers and `reads` is one; `changes` are those of the cluster's members, and `membership` is this node's place among
-//! them; `log`, `configurations`, `overlay` and [`requests`] are the data.
+//! readers and `reads` is one; `comparison` finds replicas whose states differ, and `integrity` keeps this node's own from being
+//! used until it is repaired; `changes` are those of the cluster's members, and `membership` is this node's place among them; `log`, `configurations`, `overlay` and [`requests`] are the data.
 
 mod changes;
+mod comparison;
 mod configurations;
 mod contender;
 mod effects;
 mod evaluate;
 mod follower;
 mod input;
+mod integrity;
 mod leader;
 mod log;
 mod membership;
@@ -34,11 +36,11 @@ mod time;
 mod waiting;
 
 pub use effects::{
-    Effects, LogPurpose, LogRead, LogRecord, Notice, Outgoing, PersistId, Record, Reply, StoodDown, Task,
-    Unwell,
+    Damage, DigestTask, Effects, LogPurpose, LogRead, LogRecord, Notice, Outgoing, PersistId, Record, Reply,
+    StoodDown, Task, Unwell,
 };
 pub use input::{Input, Recovered, Settings, Token};
 pub use replica::Replica;
-pub use state::StateView;
+pub use state::{StateView, Unreadable};
 pub use status::{Membership, PeerProgress, Status};
 pub use time::Timestamp;

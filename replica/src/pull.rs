@@ -20,6 +20,8 @@ use crate::time::Timestamp;
 pub(crate) struct Pull {
     source: NodeId,
     epoch: Epoch,
+    /// Whether the state is damaged, so that entries do not help.
+    whole: bool,
     /// The next chunk to ask for, once a snapshot has begun.
     position: Option<SnapshotPosition>,
     phase: Phase,
@@ -62,7 +64,20 @@ const HIGHEST: Version = Version::new(1 << 62);
 
 impl Pull {
     pub(crate) const fn new(source: NodeId, epoch: Epoch) -> Self {
-        Self { source, epoch, position: None, phase: Phase::Asking, asked: Timestamp::ZERO, unanswered: 0 }
+        Self {
+            source,
+            epoch,
+            whole: false,
+            position: None,
+            phase: Phase::Asking,
+            asked: Timestamp::ZERO,
+            unanswered: 0,
+        }
+    }
+
+    /// A pull of the source's whole state.
+    pub(crate) fn whole(source: NodeId, epoch: Epoch) -> Self {
+        Self { whole: true, ..Self::new(source, epoch) }
     }
 }
 
@@ -76,6 +91,13 @@ impl<S: StateView> Replica<S> {
     pub(crate) fn cancel_pull(&mut self) {
         if !self.is_installing() {
             self.pull = None;
+        }
+    }
+
+    /// The log goes on by itself: what is pulled only for its sake is not needed.
+    pub(crate) fn entries_came(&mut self) {
+        if self.pull.as_ref().is_some_and(|pull| !pull.whole) {
+            self.cancel_pull();
         }
     }
 
@@ -103,7 +125,8 @@ impl<S: StateView> Replica<S> {
         let Some(pull) = &mut self.pull else { return };
         pull.phase = Phase::Asking;
         pull.asked = self.now;
-        let fetch = Propagate::Fetch { epoch: pull.epoch, after, resume: pull.position.clone() };
+        let fetch =
+            Propagate::Fetch { epoch: pull.epoch, after, resume: pull.position.clone(), whole: pull.whole };
         self.out.send(pull.source, PeerMessage::Propagate(fetch));
     }
 
@@ -115,7 +138,7 @@ impl<S: StateView> Replica<S> {
         previous: EntryId,
         entries: Vec<Arc<Entry>>,
     ) {
-        if !self.is_asked(from, epoch) {
+        if !self.is_asked(from, epoch) || self.pull.as_ref().is_some_and(|pull| pull.whole) {
             return;
         }
         if previous.version >= self.committed && !self.log.holds(previous) {
@@ -163,7 +186,7 @@ impl<S: StateView> Replica<S> {
             // no place in a log that is to be opened in this one.
             return self.on_promise_seen(from, epoch, snapshot.epoch);
         }
-        if snapshot.version <= self.committed {
+        if !self.is_of_use(snapshot) {
             // A late answer: by now more is committed here.
             return;
         }
@@ -181,18 +204,25 @@ impl<S: StateView> Replica<S> {
 
     /// A piece was stored: ask for the next, or put the whole in place.
     pub(crate) fn chunk_written(&mut self, snapshot: EntryId, next: Option<Bytes>) {
+        let is_of_use = self.is_of_use(snapshot);
         let Some(pull) = self.chunks.reported(&mut self.pull) else { return };
         match next {
             Some(cursor) => {
                 pull.position = Some(SnapshotPosition { snapshot, cursor });
                 self.fetch();
             }
-            None if snapshot.version > self.committed => {
+            None if is_of_use => {
                 pull.phase = Phase::Installing;
                 self.out.effects.tasks.push(Task::Install { snapshot });
             }
             None => self.cancel_pull(),
         }
+    }
+
+    /// Whether a snapshot brings anything: entries that are not committed here, or a state in the place of a damaged one.
+    fn is_of_use(&self, snapshot: EntryId) -> bool {
+        let mends = self.integrity.is_mended_by(snapshot.version) && self.log.holds(snapshot);
+        snapshot.version > self.committed || mends
     }
 
     /// A snapshot could not be stored: begin anew at the next fetch.
@@ -221,6 +251,7 @@ impl<S: StateView> Replica<S> {
             }
             self.waiting.jumped(snapshot.version, &self.state, &mut self.out);
         }
+        self.mended(snapshot);
         self.out.notice(Notice::Restored { snapshot });
         self.continue_adopting();
     }
@@ -235,6 +266,7 @@ impl<S: StateView> Replica<S> {
     }
 
     pub(crate) fn tick_pull(&mut self) {
+        self.begin_repair();
         let resend = self.settings.resend;
         let Some(pull) = &mut self.pull else { return };
         if pull.phase != Phase::Asking || self.now.since(pull.asked) < resend {
@@ -257,6 +289,7 @@ impl<S: StateView> Replica<S> {
         epoch: Epoch,
         after: EntryId,
         resume: Option<SnapshotPosition>,
+        whole: bool,
     ) {
         if epoch < self.promise {
             let refused = PropagateReply::Refused { epoch, promise: self.promise };
@@ -267,7 +300,10 @@ impl<S: StateView> Replica<S> {
             return self.out.reply(from, correlation, PropagateReply::Unavailable { epoch }.into());
         }
         let previous = match self.log.last_possible_match(after) {
-            Some(previous) if resume.is_none() => previous,
+            Some(previous) if resume.is_none() && !whole => previous,
+            _ if self.integrity.is_damaged() => {
+                return self.out.reply(from, correlation, PropagateReply::Unavailable { epoch }.into());
+            }
             Some(_) | None => {
                 return self.out.effects.tasks.push(Task::ServeChunk {
                     to: from,

@@ -11,8 +11,9 @@ use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 
 use crate::configurations::Configurations;
 use crate::contender::Contender;
-use crate::effects::{Effects, LogRecord, Notice, PersistId, Reply, StoodDown};
+use crate::effects::{Damage, Effects, LogRecord, Notice, PersistId, Reply, StoodDown};
 use crate::input::{Input, Recovered, Settings, Token};
+use crate::integrity::Integrity;
 use crate::leader::Leader;
 use crate::log::Log;
 use crate::outbox::Outbox;
@@ -54,6 +55,7 @@ pub struct Replica<S> {
     pub(crate) suspicion: Suspicion,
     pub(crate) pull: Option<Pull>,
     pub(crate) chunks: Chunks,
+    pub(crate) integrity: Integrity,
     /// Peers that requests reach.
     pub(crate) links: BTreeSet<NodeId>,
     /// Whether the disk of this node is nearly full.
@@ -117,9 +119,11 @@ impl<S: StateView> Replica<S> {
         }
         let promise = recovered.promise.max(recovered.last.epoch);
         let was_member = applied.member(me).is_some();
+        let configurations = Configurations::recover(applied, &recovered.unapplied);
+        let is_alone = configurations.latest().count(|voter| voter != me) == 0;
         Self {
             me,
-            configurations: Configurations::recover(applied, &recovered.unapplied),
+            configurations,
             removed: None,
             disowned: false,
             was_member,
@@ -137,6 +141,7 @@ impl<S: StateView> Replica<S> {
             suspicion: Suspicion::default(),
             pull: None,
             chunks: Chunks::default(),
+            integrity: Integrity::recover(recovered, is_alone),
             links: BTreeSet::new(),
             disk_full: false,
             waiting: Waiting::default(),
@@ -184,6 +189,8 @@ impl<S: StateView> Replica<S> {
             Input::ChunkWritten { snapshot, next } => self.chunk_written(snapshot, next),
             Input::ChunkRejected { .. } => self.chunk_rejected(),
             Input::Installed { snapshot } => self.installed(snapshot),
+            Input::Digested { epoch, round, digest, next } => self.digested(epoch, round, digest, next),
+            Input::StateDamaged => self.integrity.found(Damage::Unreadable),
         }
     }
 
@@ -197,6 +204,7 @@ impl<S: StateView> Replica<S> {
         }
         self.drive_reads(entropy);
         self.answer_parked();
+        self.heed_damage();
         let mut effects = mem::take(&mut self.out.effects);
         if !effects.log.is_empty() || !effects.when_durable.is_empty() {
             self.persist.0 += 1;
@@ -240,8 +248,11 @@ impl<S: StateView> Replica<S> {
                 self.on_append(from, correlation, append, PropagateReply::Entries);
             }
             PeerMessage::Propagate(Propagate::Restore { epoch }) => self.on_restore(from, epoch),
-            PeerMessage::Propagate(Propagate::Fetch { epoch, after, resume }) => {
-                self.on_fetch(from, correlation, epoch, after, resume);
+            PeerMessage::Propagate(Propagate::Fetch { epoch, after, resume, whole }) => {
+                self.on_fetch(from, correlation, epoch, after, resume, whole);
+            }
+            PeerMessage::Propagate(Propagate::Differs { epoch, round }) => {
+                self.on_differs(from, epoch, round)
             }
             PeerMessage::PropagateReply(PropagateReply::Entries(reply)) => self.on_append_reply(from, &reply),
             PeerMessage::PropagateReply(PropagateReply::Fetched { epoch, previous, entries }) => {
@@ -255,7 +266,7 @@ impl<S: StateView> Replica<S> {
             }
             PeerMessage::ReadSample(sample) => self.on_sample(from, correlation, sample),
             PeerMessage::ReadSampleReply(reply) => self.on_sample_reply(from, correlation, reply),
-            PeerMessage::Heartbeat(heartbeat) => self.on_heartbeat(from, correlation, heartbeat),
+            PeerMessage::Heartbeat(heartbeat) => self.on_heartbeat(from, correlation, &heartbeat),
             PeerMessage::HeartbeatReply(reply) => self.on_heartbeat_reply(from, &reply),
             PeerMessage::NotMember { since } => self.on_not_member(since),
             PeerMessage::Doubt { epoch } => self.on_doubt(from, epoch),
@@ -323,15 +334,23 @@ impl<S: StateView> Replica<S> {
             return;
         }
         assert!(version <= self.log.last(), "only what is in the log can be committed");
-        let mut next = self.committed.next();
-        while next <= version {
+        let first = self.committed.next();
+        self.committed = version;
+        if !self.integrity.is_damaged() {
+            self.hand_to_state(first);
+        }
+        self.waiting.committed(version, &self.log, &mut self.out);
+        self.commit_configurations();
+    }
+
+    /// Has what is committed from `first` on applied.
+    pub(crate) fn hand_to_state(&mut self, first: Version) {
+        let mut next = first;
+        while next <= self.committed {
             let entry = self.log.entry(next).expect("entries that are not applied are in memory");
             self.out.effects.apply.push(Arc::clone(entry));
             next = next.next();
         }
-        self.committed = version;
-        self.waiting.committed(version, &self.log, &mut self.out);
-        self.commit_configurations();
     }
 
     pub(crate) fn mark_applied(&mut self, version: Version) {

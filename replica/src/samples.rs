@@ -2,11 +2,12 @@
 //!
 //! Answers speak of durable entries only: what is not synced yet proves nothing.
 
-use quorumkv_protocol::peer::{KeyAnswer, PeerMessage, ReadSample, ReadSampleReply, Standing};
+use quorumkv_protocol::peer::{KeyAnswer, KeyProbe, PeerMessage, ReadSample, ReadSampleReply, Standing};
 use quorumkv_protocol::{EntryId, NodeId, Version};
 
+use crate::effects::Damage;
 use crate::replica::Replica;
-use crate::state::StateView;
+use crate::state::{StateView, Unreadable};
 use crate::time::Timestamp;
 
 /// Most samples that wait for this replica to pass an entry. Beyond it they are answered at once.
@@ -37,6 +38,10 @@ impl<S: StateView> Replica<S> {
         if !self.is_voter() && (!self.is_member() || self.configuration().id <= sample.configuration) {
             return;
         }
+        if self.integrity.is_damaged() {
+            // The reader asks another.
+            return;
+        }
         match sample.pass {
             Some(pass) if !self.has_passed(pass) && self.parked.len() < MAX_PARKED => {
                 let until = self.now + self.settings.park;
@@ -62,10 +67,8 @@ impl<S: StateView> Replica<S> {
 
     fn answer_sample(&mut self, to: NodeId, correlation: u64, sample: &ReadSample) {
         let mut value_bytes = 0;
-        let keys = sample
-            .keys
-            .iter()
-            .map(|probe| match self.holding(&probe.key) {
+        let answer = |probe: &KeyProbe| {
+            Ok(match self.holding(&probe.key)? {
                 KeyAnswer::Present { id, checksum, value: Some(value) } => {
                     // What would make the answer too long is left out; the asker asks again about that key alone.
                     let is_wanted = probe.held != Some(id) && value_bytes < REPLY_BYTES;
@@ -74,7 +77,10 @@ impl<S: StateView> Replica<S> {
                 }
                 answer => answer,
             })
-            .collect();
+        };
+        let Ok(keys) = sample.keys.iter().map(answer).collect::<Result<_, Unreadable>>() else {
+            return self.integrity.found(Damage::Unreadable);
+        };
         let configuration = self.configuration().id;
         let reply = ReadSampleReply { configuration, standing: self.standing(), keys };
         self.out.reply(to, correlation, PeerMessage::ReadSampleReply(reply));
@@ -87,26 +93,26 @@ impl<S: StateView> Replica<S> {
     }
 
     /// What this replica holds for a key, by the last durable entry that touched it.
-    pub(crate) fn holding(&self, key: &[u8]) -> KeyAnswer {
+    pub(crate) fn holding(&self, key: &[u8]) -> Result<KeyAnswer, Unreadable> {
         let Some(version) = self.overlay.touched(key, self.durable()) else {
-            return match self.state.get(key) {
+            return Ok(match self.state.get(key)? {
                 Some(record) => {
                     let checksum = crc32c::crc32c(&record.value);
                     KeyAnswer::Present { id: record.id, checksum, value: Some(record.value) }
                 }
                 None => KeyAnswer::Absent { deleted: None },
-            };
+            });
         };
         let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
         let effect = entry.effects().iter().rev().find(|effect| effect.key() == key);
-        match effect.and_then(|effect| effect.value()) {
+        Ok(match effect.and_then(|effect| effect.value()) {
             Some(value) => KeyAnswer::Present {
                 id: entry.id,
                 checksum: crc32c::crc32c(value),
                 value: Some(value.clone()),
             },
             None => KeyAnswer::Absent { deleted: Some(entry.id) },
-        }
+        })
     }
 
     /// Everything up to here is durable on this replica, or committed and so durable on a quorum.

@@ -6,13 +6,19 @@ use quorumkv_protocol::{RequestId, Version};
 use crate::effects::Record;
 use crate::requests::Known;
 
+/// What the state holds is damaged, so that it cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreadable;
+
 /// The applied state: every committed entry up to some version, and nothing else.
 ///
-/// It may be further on than the last [`Input::Applied`](crate::Input::Applied) said, never behind it. An
-/// implementation that cannot read its storage ends the process: a replica that cannot see its state must not vote.
+/// It may be further on than the last [`Input::Applied`](crate::Input::Applied) said, never behind it.
 pub trait StateView {
     /// What the key holds.
-    fn get(&self, key: &[u8]) -> Option<Record>;
+    ///
+    /// # Errors
+    /// [`Unreadable`]. An implementation whose storage fails otherwise ends the process.
+    fn get(&self, key: &[u8]) -> Result<Option<Record>, Unreadable>;
 
     /// The configuration after the last applied entry: the newest that was applied or came with a snapshot, and before
     /// there was one the first of the cluster, or [`Configuration::UNKNOWN`] if this node has not been told it. All

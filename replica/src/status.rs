@@ -34,6 +34,8 @@ pub struct Status {
     pub fresh: Option<Timestamp>,
     /// Whether a snapshot is being received.
     pub restoring: bool,
+    /// Whether its state is damaged, and is not used until it is repaired.
+    pub damaged: bool,
     /// Voters that requests reach, this node included if it is one.
     pub reachable: usize,
     /// What this node is to the cluster.
@@ -100,6 +102,7 @@ impl<S: StateView> Replica<S> {
             lag: if leads { 0 } else { self.following.last.since(self.applied) },
             fresh: if leads { Some(self.now) } else { self.following.fresh },
             restoring: self.pull.is_some(),
+            damaged: self.integrity.is_damaged(),
             reachable: self.configuration().count(|node| node == self.me || self.links.contains(&node)),
             membership: self.membership(),
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::disk::{Disk, IoError};
 use crate::format::{Place, SEGMENT_HEADER, SegmentHeader, encode_record, record_size};
@@ -102,6 +103,11 @@ impl Appender {
             self.synced = self.position;
         }
         Ok(())
+    }
+
+    /// Goes on in a new segment if that was asked for.
+    pub(crate) fn roll_if_asked(&mut self) -> Result<(), IoError> {
+        if self.shared.roll.swap(false, Ordering::Relaxed) { self.roll() } else { Ok(()) }
     }
 
     /// Goes on in a new segment. The old one is synced first (always): only the last segment can have a torn tail,

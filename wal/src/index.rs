@@ -1,23 +1,27 @@
 //! Where the current entries are: shared by the writer, which moves it on, and the readers.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::format::LogId;
 use crate::record::Change;
 use crate::segment::Segment;
 use crate::tail::Tail;
+use crate::verify::Written;
 
 /// The index with its lock. The lock is held for memory work only, never over a disk operation.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) log: LogId,
+    /// Whether the next group begins a segment.
+    pub(crate) roll: AtomicBool,
     index: RwLock<Index>,
 }
 
 impl Shared {
     pub(crate) fn new(log: LogId, index: Index) -> Shared {
-        Shared { log, index: RwLock::new(index) }
+        Shared { log, roll: AtomicBool::new(false), index: RwLock::new(index) }
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Index> {
@@ -78,6 +82,11 @@ impl Index {
         &self.extents.back().expect("an open log has a segment").segment
     }
 
+    /// The oldest segment.
+    pub(crate) fn oldest(&self) -> &Segment {
+        &self.extents.front().expect("an open log has a segment").segment
+    }
+
     /// Takes in a record of the active segment that occupies `position..end`.
     pub(crate) fn apply(&mut self, change: Change, position: u64, end: u64) {
         let extent = self.extents.back_mut().expect("an open log has a segment");
@@ -107,6 +116,15 @@ impl Index {
             self.tail.trim(base);
         }
         removed
+    }
+
+    /// The oldest segment whose number is above `after`.
+    pub(crate) fn written_after(&self, after: u64) -> Option<Written> {
+        let at = self.extents.iter().position(|extent| extent.segment.sequence > after)?;
+        let Extent { segment, end, .. } = &self.extents[at];
+        let is_active = at + 1 == self.extents.len();
+        let highest = self.extents.range(..=at).map(|extent| extent.highest).max().unwrap_or(0);
+        Some(Written { segment: Arc::clone(segment), end: *end, highest, is_active })
     }
 
     /// The bytes of log that are kept: whole segments, the active one as far as it is used.

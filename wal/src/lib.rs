@@ -6,7 +6,7 @@
 //! - [`Log::open`] recovers a directory. A torn tail is cut; damage is reported and left alone.
 //! - [`Log::spawn`] starts the thread that writes. [`Writer`] submits batches to it; a callback receives
 //!   their tickets, in order, once they are on disk.
-//! - [`Reader`] reads current entries from any thread.
+//! - [`Reader`] reads current entries from any thread, and verifies what was written.
 //!
 //! ```
 //! use quorumkv_wal::{Batch, Epoch, Log, Mark, Options, Record};
@@ -42,6 +42,7 @@ mod record;
 mod recover;
 mod segment;
 mod tail;
+mod verify;
 mod writer;
 
 pub use disk::{FaultHook, IoError, Operation};
@@ -50,4 +51,5 @@ pub use reader::{ReadError, Reader};
 pub use record::{Entry, Epoch, Mark, Record};
 pub use recover::{Damage, OpenError, Recovered, TornTail};
 pub use tail::InvalidRecord;
+pub use verify::{DamagedSegment, VerifyError};
 pub use writer::{Batch, DurableGroup, SubmitError, Writer};

@@ -10,6 +10,7 @@ use crate::disk::IoError;
 use crate::format::decode_record;
 use crate::index::{Shared, Span};
 use crate::record::{Change, Entry, Mark};
+use crate::verify::{VerifyError, verify_after};
 
 /// Why entries could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,16 @@ impl Reader {
         Ok(entries)
     }
 
+    /// Reads back the oldest segment whose number is above `after`, and checks everything in it that recovery would; returns its
+    /// number, or `None` if there is no such segment. Starting with 0, and from the answer on, this goes through the whole log. Of
+    /// the segment that is being written, what was written before the call is checked.
+    ///
+    /// # Errors
+    /// See [`VerifyError`].
+    pub fn verify_after(&self, after: u64) -> Result<Option<u64>, VerifyError> {
+        verify_after(&self.shared, after)
+    }
+
     /// The id of the entry at `version`, or of the base; `None` if the log holds neither.
     #[must_use]
     pub fn mark(&self, version: u64) -> Option<Mark> {
@@ -86,6 +97,12 @@ impl Reader {
     #[must_use]
     pub fn first_version(&self) -> u64 {
         self.base().version + 1
+    }
+
+    /// The number of the oldest segment that is retained.
+    #[must_use]
+    pub fn first_segment(&self) -> u64 {
+        self.shared.read().oldest().sequence
     }
 
     /// The last entry that was written, or the base if there is none after it.

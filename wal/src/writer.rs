@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -131,6 +132,12 @@ impl<T> Writer<T> {
         base.version + 1
     }
 
+    /// Has the next batch, which may be a barrier, begin a new segment: so that the present one can be trimmed, however little is
+    /// written.
+    pub fn roll(&mut self) {
+        self.shared.roll.store(true, Ordering::Relaxed);
+    }
+
     /// A handle for reading.
     #[must_use]
     pub fn reader(&self) -> Reader {
@@ -250,6 +257,7 @@ fn commit<T>(appender: &mut Appender, batches: Vec<Batch<T>>) -> Result<DurableG
     let started = Instant::now();
     let records = batches.iter().map(|batch| batch.records.len()).sum();
     let bytes = batches.iter().map(|batch| batch_bytes(&batch.records)).sum();
+    appender.roll_if_asked()?;
     for record in batches.iter().flat_map(|batch| &batch.records) {
         appender.append(record)?;
     }

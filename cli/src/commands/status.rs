@@ -1,7 +1,7 @@
 //! How the cluster is: every endpoint is asked.
 
 use futures::future::join_all;
-use quorumkv_client::{Client, Endpoint, GaveUp, NodeError, NodeRole, NodeStatus};
+use quorumkv_client::{Client, DamageFound, Endpoint, GaveUp, NodeError, NodeRole, NodeStatus};
 use serde::Serialize;
 
 use crate::commands::cluster::{Leader, find_leader};
@@ -98,6 +98,7 @@ fn show(asked: &[Asked], problems: &[String], output: &mut Output) -> Result<(),
             output.rows(&COLUMNS, &asked.iter().map(row).collect::<Vec<_>>())?;
             if output.format == Format::Table {
                 asked.iter().filter_map(gave_up).try_for_each(|line| output.line(&line))?;
+                asked.iter().filter_map(damage).try_for_each(|line| output.line(&line))?;
             }
             Ok(())
         }
@@ -109,6 +110,17 @@ fn gave_up(asked: &Asked) -> Option<String> {
     let GaveUp { epoch, why, ago_s } = asked.answer.as_ref().ok()?.gave_up.as_ref()?;
     let (endpoint, why) = (&asked.endpoint, printable(why.as_bytes()));
     Some(format!("{endpoint} gave up the lead of epoch {} {ago_s} s ago: {why}", epoch.counter()))
+}
+
+/// What damage a node last found on its disk, for people.
+fn damage(asked: &Asked) -> Option<String> {
+    let DamageFound { part, what, ago_s, repaired_s } = asked.answer.as_ref().ok()?.damage.as_ref()?;
+    let (endpoint, part, what) = (&asked.endpoint, part.name(), printable(what.as_bytes()));
+    let repaired = match repaired_s {
+        Some(repaired_s) => format!("repaired {repaired_s} s ago"),
+        None => "not repaired yet".to_owned(),
+    };
+    Some(format!("{endpoint} found damage in its {part} {ago_s} s ago, {repaired}: {what}"))
 }
 
 fn row(asked: &Asked) -> Vec<String> {
@@ -183,6 +195,15 @@ struct ReachedJson<'a> {
     uptime_s: String,
     members: Vec<MemberJson<'a>>,
     gave_up: Option<GaveUpJson<'a>>,
+    damage: Option<DamageJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct DamageJson<'a> {
+    part: &'static str,
+    what: &'a str,
+    ago_s: String,
+    repaired_s: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -233,6 +254,12 @@ impl<'a> From<&'a Asked> for NodeJson<'a> {
                 epoch: epoch.to_string(),
                 why,
                 ago_s: ago_s.to_string(),
+            }),
+            damage: status.damage.as_ref().map(|found| DamageJson {
+                part: found.part.name(),
+                what: &found.what,
+                ago_s: found.ago_s.to_string(),
+                repaired_s: found.repaired_s.map(|ago| ago.to_string()),
             }),
         }))
     }

@@ -112,6 +112,7 @@ fn status(node: NodeId, address: &str) -> NodeStatus {
         members: vec![Member { node, address: address.to_owned() }],
         takeover: None,
         gave_up: None,
+        damage: None,
     }
 }
 

@@ -242,6 +242,7 @@ pub(crate) fn status(committed: u64) -> Response {
     Response::Status(Box::new(NodeStatus {
         takeover: None,
         gave_up: None,
+        damage: None,
         node: NodeId::new(1),
         address: "127.0.0.1:1".to_owned(),
         cluster: Some(CLUSTER),

@@ -32,6 +32,7 @@ fn status(node: usize, role: NodeRole, epoch: u64, leader: u64) -> Sighting {
         members: Vec::new(),
         takeover: None,
         gave_up: None,
+        damage: None,
     };
     Sighting { node, seen: Seen::Status(Box::new(status)) }
 }

@@ -23,6 +23,7 @@ use super::frames::{self, Budget, COALESCED_MESSAGES, Charge, ConnectionError, R
 use super::{Forward, Forwarder};
 use crate::coordination::HostPort;
 use crate::shell::{Event, Leadership, Node};
+use crate::state::ReadError;
 
 /// Bytes of a scan's page: well below a frame, whose overhead per item is small.
 const PAGE_BYTES: usize = 4 << 20;
@@ -233,6 +234,9 @@ impl Session {
         if node.is_outsider() && !is_local(&request) {
             return reply.fail(ErrorCode::NotMember, node.remarks());
         }
+        if node.is_quarantined() && is_local(&request) {
+            return reply.fail(ErrorCode::NotReady, node.remarks());
+        }
         let deadline = Instant::now() + timeout;
         let read_deadline = Instant::now() + timeout.min(node.read_timeout);
         match request {
@@ -296,9 +300,7 @@ impl Session {
         let node = &self.clients.node;
         let record = match node.state().get(key) {
             Ok(record) => record,
-            Err(error) => {
-                return reply.fail(ErrorCode::Corruption, format!("the state cannot be read: {error}"));
-            }
+            Err(error) => return fail_unreadable(node, &error, reply),
         };
         let value = record.map(|record| Versioned { version: record.id.version, value: record.value });
         reply.send(Response::Got(Got { value, age_ms: node.age_ms(), evidence: None }));
@@ -356,6 +358,15 @@ const fn is_local(request: &Request) -> bool {
     )
 }
 
+/// The state cannot be read where a client wants to look.
+fn fail_unreadable(node: &Node, error: &ReadError, reply: ReplyTo) {
+    if error.is_damage() {
+        // An owner that has no time for it finds out by itself.
+        let _ = node.events.try_send(Event::StateDamaged(error.to_string()));
+    }
+    reply.fail(ErrorCode::Corruption, error.to_string());
+}
+
 /// Whether a write is within the limits.
 fn check(request: &WriteRequest) -> Result<(), String> {
     let limits = Limits::DEFAULT;
@@ -384,15 +395,15 @@ pub(crate) struct Scan {
 impl Scan {
     /// Reads the page from the node's state, on a thread that may block.
     pub(crate) fn start(self, node: &Arc<Node>, reply: ReplyTo) {
-        let state = node.state().clone();
-        node.tasks.spawn_blocking(move || {
+        let (tasks, node) = (node.tasks.clone(), Arc::clone(node));
+        tasks.spawn_blocking(move || {
             let limit = (self.limit as usize).min(MAX_SCAN_ITEMS);
-            let page = state.view().and_then(|view| {
+            let page = node.state().view().and_then(|view| {
                 let page = view.scan(&self.prefix, self.after.as_deref(), limit, PAGE_BYTES)?;
                 Ok((page, view.applied().version))
             });
             match page {
-                Err(error) => reply.fail(ErrorCode::Corruption, format!("the state cannot be read: {error}")),
+                Err(error) => fail_unreadable(&node, &error, reply),
                 Ok((page, at)) => {
                     let item = |(key, record): (Bytes, crate::state::Record)| Item {
                         key,

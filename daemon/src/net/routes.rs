@@ -136,7 +136,15 @@ mod tests {
     fn reply(correlation: u64) -> PeerEnvelope {
         let (epoch, promise) = (Epoch::ZERO, Epoch::ZERO);
         let (durable, applied) = (EntryId::ZERO, Version::ZERO);
-        let reply = HeartbeatReply { epoch, promise, durable, applied, restoring: false, disk_full: false };
+        let reply = HeartbeatReply {
+            epoch,
+            promise,
+            durable,
+            applied,
+            restoring: false,
+            disk_full: false,
+            compared: None,
+        };
         PeerEnvelope { correlation, body: PeerMessage::HeartbeatReply(reply) }
     }
 

@@ -82,7 +82,7 @@ impl Election {
                 None
             }
             Event::Elected => {
-                if self.node.is_drained() {
+                if self.node.is_drained() || status.damaged {
                     self.seated = true;
                     self.resign();
                     return None;
@@ -167,7 +167,9 @@ impl Election {
         let incumbent =
             heard.filter(|&leader| leader != self.node.id).and_then(|leader| self.node.address_of(leader));
         self.coordinator.set_enrolment(match incumbent {
-            _ if status.membership != Membership::Voter || self.node.is_drained() => EnrolPolicy::NEVER,
+            _ if status.membership != Membership::Voter || status.damaged || self.node.is_drained() => {
+                EnrolPolicy::NEVER
+            }
             Some(incumbent) => EnrolPolicy::Wait { incumbent, at_most: self.grace },
             None => EnrolPolicy::Enrol,
         });

@@ -61,6 +61,7 @@ fn status(role: NodeRole) -> Status {
         lag: 0,
         fresh: None,
         restoring: false,
+        damaged: false,
         reachable: 1,
         membership: Membership::Voter,
     }

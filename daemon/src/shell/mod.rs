@@ -12,6 +12,7 @@ mod rejoin;
 mod run;
 mod story;
 mod takeover;
+mod upkeep;
 
 pub use run::{RunError, run};
 
@@ -23,11 +24,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use quorumkv_protocol::client::Request;
 use quorumkv_protocol::entry::Entry;
-use quorumkv_protocol::peer::PeerEnvelope;
-use quorumkv_protocol::{EntryId, NodeId, Version};
-use quorumkv_replica::{LogRead, PersistId};
+use quorumkv_protocol::peer::{Digest, PeerEnvelope};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
+use quorumkv_replica::{DigestTask, LogRead, PersistId};
 
 use crate::net::{ReplyTo, Scan};
+use crate::state::View;
+use upkeep::Looked;
 
 /// Something from outside that the owner is told. The queue is bounded: whoever tells waits when the owner is behind.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub(crate) enum Event {
     ToLead { request: Request, deadline: Instant, reply: ReplyTo, retried: bool },
     /// Serve no clients and do not lead, or do so again.
     Drain { undo: bool },
+    /// The state is damaged, as what a client asked for shows: this, for people.
+    StateDamaged(String),
     /// A client's quorum read.
     Read { key: Bytes, evidence: bool, deadline: Instant, reply: ReplyTo },
     /// A client's linearizable scan.
@@ -59,8 +64,16 @@ pub(crate) enum Done {
     Persisted(PersistId),
     /// The state has applied everything up to here.
     Applied(Version),
-    /// The state is durable up to here.
-    StatePersisted(EntryId),
+    /// The state is durable up to here; `None` if it is damaged.
+    StatePersisted(Option<EntryId>),
+    /// The state is where a digest of it was asked for.
+    StateAt { task: DigestTask, view: View },
+    /// A part of the state was digested.
+    Digested { epoch: Epoch, round: u64, digest: Digest, next: Option<Bytes> },
+    /// The state is damaged, as what was to be done with it shows: this, for people.
+    StateDamaged(String),
+    /// A part of what is on the disk was read back.
+    Looked(Box<Looked>),
     /// Entries were read from the log.
     LogRead { read: LogRead, entries: Vec<Arc<Entry>> },
     /// A piece of a snapshot was stored.

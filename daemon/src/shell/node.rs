@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use quorumkv_protocol::client::{GaveUp, NodeRole, NodeStatus, Takeover};
+use quorumkv_protocol::client::{DamageFound, DamagedPart, GaveUp, NodeRole, NodeStatus, Takeover};
 use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::{ClusterId, Epoch, NodeId, Version};
 use quorumkv_replica::{Membership, Status, Timestamp};
@@ -45,6 +45,8 @@ pub(crate) struct Node {
     outsider: AtomicBool,
     /// Whether it was told to serve no clients.
     drained: AtomicBool,
+    /// Whether its state is damaged, and not used until it is repaired.
+    quarantined: AtomicBool,
     state: State,
     cluster: OnceLock<ClusterId>,
     configurations: RwLock<Arc<Configurations>>,
@@ -62,6 +64,16 @@ struct Published {
     unwell: Option<String>,
     takeover: Option<Takeover>,
     gave_up: Option<(Epoch, String, Instant)>,
+    damage: Option<Found>,
+}
+
+/// Damage that was found on the disk.
+#[derive(Clone, Debug)]
+struct Found {
+    part: DamagedPart,
+    what: String,
+    at: Instant,
+    repaired: Option<Instant>,
 }
 
 /// The configurations of this node's log that say who is where.
@@ -127,6 +139,7 @@ impl Node {
             unwell: None,
             takeover: None,
             gave_up: None,
+            damage: None,
         };
         Self {
             id: parts.id,
@@ -143,6 +156,7 @@ impl Node {
             disk_full: AtomicBool::new(false),
             outsider: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            quarantined: AtomicBool::new(false),
             state: parts.state,
             cluster: OnceLock::new(),
             configurations: RwLock::new(Arc::new(Configurations {
@@ -201,6 +215,7 @@ impl Node {
     /// The owner says how the replica is at `now`.
     pub(crate) fn publish(&self, status: Status, now: Timestamp) {
         self.committed.store(status.committed.get(), Ordering::Relaxed);
+        self.quarantined.store(status.damaged, Ordering::Relaxed);
         self.outsider.store(role(&status) == NodeRole::Outsider, Ordering::Relaxed);
         let leadership = match (status.role, status.leader.and_then(|leader| self.address_of(leader))) {
             (NodeRole::Leader, _) => Leadership::Leading,
@@ -246,6 +261,38 @@ impl Node {
     /// Whether this node gave up the lead by itself within this time.
     pub(crate) fn gave_up_within(&self, time: Duration) -> bool {
         self.published().gave_up.is_some_and(|(_, _, at)| at.elapsed() < time)
+    }
+
+    /// Damage was found on the disk.
+    pub(crate) fn damage_found(&self, part: DamagedPart, what: String) {
+        self.metrics.damage_found(part);
+        let found = Found { part, what, at: Instant::now(), repaired: None };
+        self.change(|published| published.damage = Some(found));
+    }
+
+    /// There is damage, if that is not known already. Whether it is news.
+    pub(crate) fn damage_noticed(&self, part: DamagedPart, what: &str) -> bool {
+        let is_known = |found: Found| found.part == part && found.repaired.is_none();
+        let is_news = !self.published().damage.is_some_and(is_known);
+        if is_news {
+            self.damage_found(part, what.to_owned());
+        }
+        is_news
+    }
+
+    /// The damage is gone.
+    pub(crate) fn damage_repaired(&self, part: DamagedPart) {
+        self.metrics.damage_repaired(part);
+        self.change(|published| {
+            if let Some(found) = published.damage.as_mut().filter(|found| found.part == part) {
+                found.repaired = Some(Instant::now());
+            }
+        });
+    }
+
+    /// Whether its state is damaged, and not used until it is repaired.
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.quarantined.load(Ordering::Relaxed)
     }
 
     /// There is a leader again, and so nothing is wrong with the one that gave up.
@@ -304,6 +351,21 @@ impl Node {
         if self.is_drained() {
             return "this node is drained: it serves no clients and does not lead (kvctl drain --undo ends that)".to_owned();
         }
+        if let Some(found) = published.damage.filter(|found| found.repaired.is_none()) {
+            let remedy = match found.part {
+                DamagedPart::State if status.damaged => {
+                    "; it is not used, and about to be replaced by the leader's"
+                }
+                DamagedPart::State => "",
+                DamagedPart::Log => "; it goes as soon as the state holds durably what is in it",
+            };
+            return format!("damage in the {}: {}{remedy}", found.part.name(), found.what);
+        }
+        if status.damaged {
+            return "the state is damaged, as this node found before it was restarted: it is not used, and about to be replaced by \
+                    the leader's"
+                .to_owned();
+        }
         if let Some(unwell) = published.unwell {
             return unwell;
         }
@@ -335,6 +397,7 @@ impl Node {
                 status.leader.is_some()
                     && now.since(status.leader_heard) <= LEADER_SILENCE
                     && !status.restoring
+                    && !status.damaged
             })
     }
 
@@ -369,6 +432,12 @@ impl Node {
                 epoch,
                 why,
                 ago_s: at.elapsed().as_secs(),
+            }),
+            damage: published.damage.map(|found| DamageFound {
+                part: found.part,
+                what: found.what,
+                ago_s: found.at.elapsed().as_secs(),
+                repaired_s: found.repaired.map(|at| at.elapsed().as_secs()),
             }),
         }
     }

@@ -1,7 +1,6 @@
 //! The owner of the replica: the only task that touches it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use super::mirror::Mirror;
 use super::node::Configurations;
 use super::pending::Pending;
 use super::takeover::Stopwatch;
+use super::upkeep::Upkeep;
 use super::{Done, Event, Node};
 use crate::coordination;
 use crate::fatal::die;
@@ -29,9 +29,6 @@ use crate::storage::{Applier, Job, Journal, SnapshotServer, StateHandle, read_en
 
 /// How often the replica is told that time has passed.
 const TICK: Duration = Duration::from_millis(10);
-
-/// How often the storage is looked after.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Most events that are handled before their effects go out.
 const BATCH: usize = 1024;
@@ -55,12 +52,7 @@ pub(super) struct Owner {
     pub(super) done: mpsc::UnboundedSender<Done>,
     /// The moment that timestamps count from.
     pub(super) origin: Instant,
-    /// Where the disk is that has to have this much free.
-    pub(super) directory: PathBuf,
-    pub(super) min_free_bytes: u64,
-    /// Whether the state is being made durable so that the log can be trimmed.
-    pub(super) persisting: bool,
-    pub(super) housekept: Instant,
+    pub(super) upkeep: Upkeep,
     /// The configuration that this node was removed with.
     pub(super) removed: Option<EntryId>,
 }
@@ -162,7 +154,7 @@ impl Owner {
         Timestamp::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
-    fn tell(&mut self, input: Input) {
+    pub(super) fn tell(&mut self, input: Input) {
         let now = self.now();
         self.replica.handle(now, input);
     }
@@ -170,11 +162,7 @@ impl Owner {
     fn tick(&mut self) {
         self.tell(Input::Tick);
         self.election.tick(&self.replica.status(), self.now());
-        let now = Instant::now();
-        if now.duration_since(self.housekept) >= HOUSEKEEPING {
-            self.housekept = now;
-            self.keep_house();
-        }
+        self.keep_house();
     }
 
     /// ZooKeeper says something.
@@ -208,6 +196,7 @@ impl Owner {
             Event::PeerUp(node) if !self.links.include(node) => return,
             Event::PeerUp(node) => Input::PeerUp(node),
             Event::Drain { undo } => return self.election.drain(!undo),
+            Event::StateDamaged(what) => return self.state_damaged(&what),
             Event::PeerDown(node) => Input::PeerDown(node),
             Event::PeerRefused(node) => Input::PeerRefused(node),
             Event::ToLead { request, deadline, reply, retried } => {
@@ -261,10 +250,11 @@ impl Owner {
                 Input::Persisted(id)
             }
             Done::Applied(version) => Input::Applied(version),
-            Done::StatePersisted(persisted) => {
-                self.persisting = false;
-                Input::Trimmed(self.journal.trim(persisted, self.snapshots.oldest()))
-            }
+            Done::StatePersisted(persisted) => return self.persisted(persisted),
+            Done::StateAt { task, view } => return self.digest(task, view),
+            Done::Digested { epoch, round, digest, next } => Input::Digested { epoch, round, digest, next },
+            Done::StateDamaged(what) => return self.state_damaged(&what),
+            Done::Looked(looked) => return self.looked(*looked),
             Done::LogRead { read, entries } => Input::LogRead { read, entries },
             Done::ChunkWritten { snapshot, next } => Input::ChunkWritten { snapshot, next },
             Done::ChunkRejected { snapshot } => Input::ChunkRejected { snapshot },
@@ -313,6 +303,9 @@ impl Owner {
         if effects.persist.is_some() {
             self.journal.submit(&effects.log, effects.persist, effects.when_durable);
         }
+        if let Some(task) = effects.digest {
+            self.applier.submit(Job::Digest(task));
+        }
         if !effects.apply.is_empty() {
             self.applier.submit(Job::Apply(effects.apply));
         }
@@ -328,6 +321,7 @@ impl Owner {
         let mut orders = Vec::new();
         for notice in effects.notices {
             self.heed(&notice);
+            self.heed_damage(&notice);
             self.report(&notice);
             if let Some(takeover) = self.takeover.on_notice(&notice, status.leader_heard, self.now()) {
                 self.node.set_takeover(takeover);
@@ -375,11 +369,15 @@ impl Owner {
             Task::Install { snapshot } => self.applier.submit(Job::Install(snapshot)),
             Task::ServeChunk { to, correlation, epoch, resume } => {
                 let (snapshots, routes) = (self.snapshots.clone(), Arc::clone(&self.node.routes));
+                let done = self.done.clone();
                 self.node.tasks.spawn_blocking(move || {
                     let reply = match snapshots.chunk(to, resume.as_ref()) {
                         Ok(chunk) => PropagateReply::Chunk { epoch, chunk },
                         Err(error) => {
                             tracing::warn!(%to, "cannot serve a snapshot: {error}");
+                            if error.is_damage() {
+                                let _ = done.send(Done::StateDamaged(error.to_string()));
+                            }
                             PropagateReply::Unavailable { epoch }
                         }
                     };
@@ -402,31 +400,5 @@ impl Owner {
             });
             let _ = done.send(Done::LogRead { read, entries });
         });
-    }
-
-    fn keep_house(&mut self) {
-        if self.journal.is_long() && !self.persisting {
-            self.persisting = true;
-            self.applier.submit(Job::Persist);
-        }
-        self.snapshots.expire();
-        let (directory, done, min_free) = (self.directory.clone(), self.done.clone(), self.min_free_bytes);
-        self.node.tasks.spawn_blocking(move || match rustix::fs::statvfs(&directory) {
-            Ok(disk) => {
-                let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-                let _ = done.send(Done::DiskFull(free < min_free));
-            }
-            Err(error) => tracing::warn!("cannot tell how full the disk is: {error}"),
-        });
-    }
-
-    fn note_disk(&self, full: bool) {
-        if self.node.disk_full.swap(full, std::sync::atomic::Ordering::Relaxed) != full {
-            if full {
-                tracing::warn!("the disk is nearly full: writes are refused, deletes and reads go on");
-            } else {
-                tracing::info!("the disk has room again: writes are taken");
-            }
-        }
     }
 }

@@ -125,7 +125,9 @@ impl Pending {
                 "the members did not come to agree in time: a write is stuck, or there is no leader".to_owned()
             }
             ErrorCode::NotReady => {
-                "this node is too far behind to know the members of its cluster: ask another".to_owned()
+                "this node is too far behind to know the members of its cluster, or its state is damaged and about to be replaced: \
+                 ask another"
+                    .to_owned()
             }
             ErrorCode::NotMember => {
                 "this node does not belong to the cluster: it was removed, or has not been added yet; ask another".to_owned()

@@ -25,6 +25,7 @@ use super::owner::{Ended, Owner, Sources};
 use super::pending::Pending;
 use super::rejoin;
 use super::takeover::Stopwatch;
+use super::upkeep::Upkeep;
 use crate::admin;
 use crate::config::{Config, Storage};
 use crate::coordination::{self, Coordinator};
@@ -32,7 +33,7 @@ use crate::data_dir::{DataDir, DataDirError, Membership};
 use crate::fatal::die;
 use crate::metrics::Metrics;
 use crate::net::{Clients, Forwarder, Links, Routes, Server, frames, run_forwarder};
-use crate::state::{OpenStateError, Options, State};
+use crate::state::{OpenStateError, Options, Scrub, State};
 use crate::storage::{Applier, Journal, JournalOptions, OpenJournalError, SnapshotServer, StateHandle};
 
 /// Events that may wait for the owner.
@@ -209,6 +210,7 @@ fn open(
         let (routes, metrics) = (Arc::clone(routes), Arc::clone(metrics));
         let (journal, recovered) =
             Journal::open(&data_dir.log(), options, state.applied(), routes, done.clone(), metrics)?;
+        let recovered = Recovered { damaged: state.is_marked_damaged(), ..recovered };
         Ok::<_, OpenError>((state, journal, recovered))
     };
     let others = |membership: &Membership| membership.configuration.voters.len() != 1;
@@ -435,10 +437,11 @@ impl Start {
             mirror,
             done: self.done.clone(),
             origin: Instant::now(),
-            directory: self.config.data_dir.clone(),
-            min_free_bytes: self.config.min_free_bytes,
-            persisting: false,
-            housekept: Instant::now(),
+            upkeep: Upkeep::new(
+                self.config.data_dir.clone(),
+                self.config.min_free_bytes,
+                Scrub::new(node.state()),
+            ),
             removed: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use quorumkv_protocol::NodeId;
 use quorumkv_protocol::membership::{Configuration, Member};
-use quorumkv_replica::{Notice, StoodDown};
+use quorumkv_replica::{Damage, Notice, StoodDown};
 
 use super::owner::Owner;
 
@@ -32,6 +32,23 @@ impl Owner {
             Notice::StoodDown { epoch, reason: StoodDown::Told } => tracing::info!(%epoch, "leads no longer"),
             Notice::StoodDown { epoch, reason: StoodDown::Removed } => {
                 tracing::info!(%epoch, "leads no longer: it was removed from the cluster");
+            }
+            Notice::StoodDown { epoch, reason: StoodDown::Damaged } => {
+                tracing::warn!(%epoch, "leads no longer: its state is damaged");
+            }
+            Notice::Damaged(damage) => tracing::error!(
+                "{}",
+                match damage {
+                    Damage::Unreadable => "a part of this node's state cannot be read",
+                    Damage::Differs => "this node's state differs from that of a majority",
+                }
+            ),
+            Notice::Repaired { snapshot } => tracing::info!(%snapshot, "the damaged state was replaced"),
+            Notice::Differs { node, version } => {
+                tracing::error!(replica = name(*node), %version, "a replica's state differs from that of a majority");
+            }
+            Notice::Undecided { version, .. } => {
+                tracing::error!(%version, "the replicas' states differ, and no majority agrees");
             }
             Notice::Unwell(_) => {}
             Notice::Impeach { epoch } => tracing::debug!(%epoch, "a majority does not hear the leader"),

@@ -55,25 +55,71 @@ impl From<fjall::Error> for OpenStateError {
     }
 }
 
-/// The storage failed while entries were applied. The process must end.
+/// The storage failed while entries were applied. Nothing more can be applied to this state.
 #[derive(Debug, Error)]
-#[error("cannot store applied entries")]
+#[error("cannot store applied entries: {0}")]
 pub struct ApplyError(#[from] fjall::Error);
 
-/// What is applied could not be made durable. The process must end.
+/// What is applied could not be made durable. Nothing more can be applied to this state.
 #[derive(Debug, Error)]
-#[error("cannot sync the state")]
+#[error("cannot sync the state: {0}")]
 pub struct PersistError(#[from] fjall::Error);
 
 /// Why the state could not be read.
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The storage failed, or a checksum in it did not match.
-    #[error("cannot read the state")]
+    #[error("cannot read the state: {0}")]
     Database(#[from] fjall::Error),
     /// What was read is not what this program writes.
-    #[error("the state is damaged")]
+    #[error("the state is damaged: {0}")]
     Content(#[from] Malformed),
+}
+
+impl ReadError {
+    /// Whether what the state holds is damaged, rather than that it could not be read for another reason.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Database(error) => is_damage(error),
+            Self::Content(_) => true,
+        }
+    }
+}
+
+impl ApplyError {
+    /// Whether what the state holds is damaged, as far as the error tells.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        is_damage(&self.0)
+    }
+}
+
+impl PersistError {
+    /// Whether what the state holds is damaged, as far as the error tells.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        is_damage(&self.0)
+    }
+}
+
+/// Whether the disk gave back something else than was written, or could not give it back.
+fn is_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => is_medium_error(error),
+        fjall::Error::Storage(_)
+        | fjall::Error::Decompress(_)
+        | fjall::Error::InvalidTrailer
+        | fjall::Error::InvalidTag(_)
+        | fjall::Error::Unrecoverable => true,
+        _ => false,
+    }
+}
+
+/// Whether the medium could not give back what was written to it.
+pub(super) fn is_medium_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
 /// Why a piece of a snapshot could not be made.
@@ -85,6 +131,17 @@ pub enum ChunkError {
     /// The state could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+impl ChunkError {
+    /// Whether what the state holds is damaged.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Cursor => false,
+            Self::Read(error) => error.is_damage(),
+        }
+    }
 }
 
 impl From<fjall::Error> for ChunkError {
@@ -126,7 +183,7 @@ pub enum InstallError {
     /// Pieces are missing. The state is as it was.
     #[error("the snapshot is not complete")]
     Incomplete,
-    /// The state is as far as the snapshot, or further. It is as it was.
+    /// The state is further than the snapshot. It is as it was.
     #[error("the snapshot is at {snapshot}, the state at {applied}")]
     Behind {
         /// The snapshot's version.

@@ -12,6 +12,7 @@ use super::format::VERSION;
 const CURRENT: &str = "CURRENT";
 const CURRENT_NEW: &str = "CURRENT.new";
 const DATABASE_PREFIX: &str = "state-";
+const DAMAGED_SUFFIX: &str = ".damaged";
 const FORMAT_LINE: &str = "quorumkv state format ";
 
 /// In `CURRENT` of a state whose first database is not complete yet.
@@ -85,6 +86,21 @@ impl Home {
     pub(super) fn switch_current(&self) -> io::Result<()> {
         fs::rename(self.path.join(CURRENT_NEW), self.path.join(CURRENT))?;
         File::open(&self.path)?.sync_all()
+    }
+
+    /// Notes, durably, that a database is damaged.
+    pub(super) fn mark_damaged(&self, number: u64) -> io::Result<()> {
+        File::create(self.damage_mark(number))?.sync_all()?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Whether a database was noted to be damaged.
+    pub(super) fn is_marked_damaged(&self, number: u64) -> bool {
+        self.damage_mark(number).exists()
+    }
+
+    fn damage_mark(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{DATABASE_PREFIX}{number}{DAMAGED_SUFFIX}"))
     }
 
     /// Removes all databases but one: what interrupted restores and removals have left.

@@ -10,6 +10,7 @@
 //! <dir>/state-<n>/   a fjall database with two keyspaces:
 //!     data           user's key → record
 //!     meta           last applied entry, configuration, results of requests and their horizon
+//! <dir>/state-<n>.damaged   is there if the database was found to be damaged: it must not be used, but replaced
 //! ```
 //!
 //! A snapshot from another node is gathered in a database of its own and becomes the state by a change of `CURRENT`,
@@ -20,6 +21,7 @@ mod format;
 mod home;
 mod journal;
 mod restore;
+mod scrub;
 mod snapshot;
 mod store;
 mod view;
@@ -43,6 +45,7 @@ pub use error::{
     ApplyError, ChunkError, InstallError, OpenStateError, PersistError, ReadError, RestoreError,
 };
 pub use restore::{Progress, Staging};
+pub use scrub::{Scrub, Scrubbed};
 pub use snapshot::SnapshotSource;
 pub use view::{Page, View};
 
@@ -186,6 +189,31 @@ impl State {
     /// The disk did not sync: the process must end, since trying again can lose data silently.
     pub fn persist(&self) -> Result<EntryId, PersistError> {
         self.store().persist()
+    }
+
+    /// Notes, durably, that this state is damaged. The note holds until another state is installed.
+    ///
+    /// # Errors
+    /// The disk cannot be written.
+    pub fn mark_damaged(&self) -> std::io::Result<()> {
+        self.shared.home.mark_damaged(self.store().directory().number())
+    }
+
+    /// Whether this state was noted to be damaged.
+    #[must_use]
+    pub fn is_marked_damaged(&self) -> bool {
+        self.shared.home.is_marked_damaged(self.store().directory().number())
+    }
+
+    /// Whether a table on the disk is damaged: what, for people. Reads all of them.
+    ///
+    /// # Errors
+    /// The disk cannot be read, for a reason that has nothing to do with this state.
+    pub fn find_damage(&self) -> std::io::Result<Option<String>> {
+        match Scrub::new(self).step(u64::MAX)? {
+            Scrubbed::Damaged(what) => Ok(Some(what)),
+            Scrubbed::Whole | Scrubbed::Continues => Ok(None),
+        }
     }
 
     /// Bytes that the state takes on the disk, with what is about to be removed.

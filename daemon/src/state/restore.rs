@@ -109,7 +109,7 @@ impl Staging {
         }
         let writer = shared.lock_writer();
         let applied = shared.store.read().unwrap_or_else(PoisonError::into_inner).applied();
-        if identity.version <= applied.version {
+        if identity.version < applied.version {
             return Err(InstallError::Behind { snapshot: identity.version, applied: applied.version });
         }
         store.seal(identity)?;

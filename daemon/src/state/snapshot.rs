@@ -15,9 +15,10 @@
 use std::ops::Bound;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use fjall::Readable;
+use fjall::{Readable, Slice};
 use quorumkv_protocol::EntryId;
-use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
+use quorumkv_protocol::peer::{Digest, SnapshotChunk, SnapshotPosition};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{ChunkError, ReadError};
 use super::format::{self, Malformed, MetaRow};
@@ -57,64 +58,103 @@ impl SnapshotSource {
     /// # Errors
     /// See [`ChunkError`].
     pub fn chunk(&self, cursor: &[u8], max_bytes: usize) -> Result<SnapshotChunk, ChunkError> {
-        let mut piece = Piece { data: BytesMut::new(), last: Bytes::copy_from_slice(cursor), max_bytes };
-        let is_complete = match cursor.split_first() {
-            None => self.fill(&mut piece, DATA, &[])? && self.fill(&mut piece, META, format::APPLIED)?,
-            Some((&DATA, key)) if is_key(key) => {
-                self.fill(&mut piece, DATA, key)? && self.fill(&mut piece, META, format::APPLIED)?
-            }
-            Some((&META, key)) if is_key(key) => self.fill(&mut piece, META, key)?,
-            Some(_) => return Err(ChunkError::Cursor),
-        };
-        let data = piece.data.freeze();
+        let mut data = BytesMut::new();
+        let next = self.view.walk(cursor, max_bytes, |header, key, value| {
+            data.reserve(header.len() + key.len() + value.len());
+            data.put_slice(header);
+            data.put_slice(key);
+            data.put_slice(value);
+        })?;
+        let data = data.freeze();
         let cursor = Bytes::copy_from_slice(cursor);
         Ok(SnapshotChunk {
             position: SnapshotPosition { snapshot: self.identity(), cursor },
-            next: (!is_complete).then_some(piece.last),
+            next,
             checksum: crc32c::crc32c(&data),
             data,
         })
     }
+}
 
+impl View {
+    /// The digest of the piece that begins at `cursor`, and where the next begins. The piece is as a [`SnapshotSource`] would
+    /// make it.
+    ///
+    /// # Errors
+    /// See [`ChunkError`].
+    pub fn digest(&self, cursor: &[u8], max_bytes: usize) -> Result<(Digest, Option<Bytes>), ChunkError> {
+        let mut hash = Xxh3::new();
+        let next = self.walk(cursor, max_bytes, |header, key, value| {
+            hash.update(header);
+            hash.update(key);
+            hash.update(value);
+        })?;
+        Ok((Digest(hash.digest128()), next))
+    }
+
+    /// Calls `add` with the header, key and value of each row after `cursor`, as long as they are not longer than `max_bytes`
+    /// together, but for one at least. Returns the cursor to go on from; `None` if there are no more.
+    fn walk(
+        &self,
+        cursor: &[u8],
+        max_bytes: usize,
+        add: impl FnMut(&[u8; ROW_HEADER], &[u8], &[u8]),
+    ) -> Result<Option<Bytes>, ChunkError> {
+        let mut walk = Walk { length: 0, last: Bytes::copy_from_slice(cursor), max_bytes, add };
+        let is_complete = match cursor.split_first() {
+            None => walk.fill(self, DATA, &[])? && walk.fill(self, META, format::APPLIED)?,
+            Some((&DATA, key)) if is_key(key) => {
+                walk.fill(self, DATA, key)? && walk.fill(self, META, format::APPLIED)?
+            }
+            Some((&META, key)) if is_key(key) => walk.fill(self, META, key)?,
+            Some(_) => return Err(ChunkError::Cursor),
+        };
+        Ok((!is_complete).then_some(walk.last))
+    }
+}
+
+/// A piece that is being gone through.
+struct Walk<F> {
+    length: usize,
+    /// The cursor of the last row in it.
+    last: Bytes,
+    max_bytes: usize,
+    add: F,
+}
+
+impl<F: FnMut(&[u8; ROW_HEADER], &[u8], &[u8])> Walk<F> {
     /// Adds the rows of a keyspace after `key` to the piece. Returns whether that was all of them.
-    fn fill(&self, piece: &mut Piece, keyspace: u8, key: &[u8]) -> Result<bool, ChunkError> {
-        let store = self.view.store();
+    fn fill(&mut self, view: &View, keyspace: u8, key: &[u8]) -> Result<bool, ChunkError> {
+        let store = view.store();
         let handle = if keyspace == DATA { store.data() } else { store.meta() };
         let begin = if key.is_empty() { Bound::Unbounded } else { Bound::Excluded(key) };
-        for row in self.view.snapshot().range::<&[u8], _>(handle, (begin, Bound::Unbounded)) {
+        let mut last = None;
+        for row in view.snapshot().range::<&[u8], _>(handle, (begin, Bound::Unbounded)) {
             let (key, value) = row.into_inner()?;
-            if !piece.add(keyspace, &key, &value) {
+            let length = ROW_HEADER + key.len() + value.len();
+            if self.length > 0 && self.length + length > self.max_bytes {
+                self.last =
+                    last.map_or_else(|| self.last.clone(), |key: Slice| [&[keyspace], &*key].concat().into());
                 return Ok(false);
             }
+            (self.add)(&row_header(keyspace, key.len(), value.len()), &key, &value);
+            self.length += length;
+            last = Some(key);
+        }
+        if let Some(key) = last {
+            self.last = [&[keyspace], &*key].concat().into();
         }
         Ok(true)
     }
 }
 
-/// A piece that is being made.
-struct Piece {
-    data: BytesMut,
-    /// The cursor of the last row in it.
-    last: Bytes,
-    max_bytes: usize,
-}
-
-impl Piece {
-    /// Returns whether there was room.
-    fn add(&mut self, keyspace: u8, key: &[u8], value: &[u8]) -> bool {
-        let length = ROW_HEADER + key.len() + value.len();
-        if !self.data.is_empty() && self.data.len() + length > self.max_bytes {
-            return false;
-        }
-        self.data.reserve(length);
-        self.data.put_u8(keyspace);
-        self.data.put_u16(u16::try_from(key.len()).expect("fjall holds no longer keys"));
-        self.data.put_u32(u32::try_from(value.len()).expect("fjall holds no longer values"));
-        self.data.put_slice(key);
-        self.data.put_slice(value);
-        self.last = [&[keyspace], key].concat().into();
-        true
-    }
+fn row_header(keyspace: u8, key: usize, value: usize) -> [u8; ROW_HEADER] {
+    let mut header = [keyspace; ROW_HEADER];
+    let key = u16::try_from(key).expect("fjall holds no longer keys");
+    let value = u32::try_from(value).expect("fjall holds no longer values");
+    header[1..3].copy_from_slice(&key.to_be_bytes());
+    header[3..].copy_from_slice(&value.to_be_bytes());
+    header
 }
 
 /// A row of another state, checked.

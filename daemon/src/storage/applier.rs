@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use quorumkv_protocol::EntryId;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::peer::SnapshotChunk;
+use quorumkv_replica::DigestTask;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::fatal::die;
@@ -19,6 +20,8 @@ const BATCH: usize = 1024;
 /// Something to do to the state. Jobs are done in order.
 #[derive(Debug)]
 pub(crate) enum Job {
+    /// Hand out a view of the state when it is at the task's version.
+    Digest(DigestTask),
     /// Apply these entries, which follow those before.
     Apply(Vec<Arc<Entry>>),
     /// Store a piece of a snapshot beside the state.
@@ -41,7 +44,7 @@ impl Applier {
     /// Starts the thread; it tells `done` what it has done.
     pub(crate) fn start(state: State, done: UnboundedSender<Done>) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
-        let worker = Worker { state, done, staging: None };
+        let worker = Worker { state, done, staging: None, digest: None, is_broken: false };
         let thread =
             std::thread::Builder::new().name("applier".to_owned()).spawn(move || worker.run(&queue))?;
         Ok(Self { jobs, thread })
@@ -68,6 +71,9 @@ struct Worker {
     state: State,
     done: UnboundedSender<Done>,
     staging: Option<Staging>,
+    digest: Option<DigestTask>,
+    /// Whether nothing can be applied to the state any more, because it is damaged: until another takes its place.
+    is_broken: bool,
 }
 
 impl Worker {
@@ -75,13 +81,14 @@ impl Worker {
         let mut next = queue.recv().ok();
         while let Some(job) = next.take() {
             match job {
+                Job::Digest(task) => {
+                    self.digest = Some(task);
+                    self.hand_out_view();
+                }
                 Job::Apply(entries) => next = self.apply(entries, queue),
                 Job::WriteChunk(chunk) => self.write_chunk(&chunk),
                 Job::Install(snapshot) => self.install(snapshot),
-                Job::Persist => match self.state.persist() {
-                    Ok(persisted) => self.tell(Done::StatePersisted(persisted)),
-                    Err(error) => die(&format!("the state cannot be made durable: {error}")),
-                },
+                Job::Persist => self.persist(),
             }
             if next.is_none() {
                 next = queue.recv().ok();
@@ -91,7 +98,7 @@ impl Worker {
 
     /// Applies entries together with those that have queued up behind them. Returns the job that follows, if one was
     /// taken from the queue.
-    fn apply(&self, mut entries: Vec<Arc<Entry>>, queue: &Receiver<Job>) -> Option<Job> {
+    fn apply(&mut self, mut entries: Vec<Arc<Entry>>, queue: &Receiver<Job>) -> Option<Job> {
         let mut next = None;
         while entries.len() < BATCH {
             match queue.try_recv() {
@@ -103,13 +110,55 @@ impl Worker {
                 Err(_) => break,
             }
         }
-        if let Err(error) = self.state.apply(&entries) {
-            die(&format!("entries cannot be applied: {error}"));
-        }
-        if let Some(last) = entries.last() {
-            self.tell(Done::Applied(last.id.version));
-        }
+        let digested = self.digest.as_ref().map(|task| task.compare.version);
+        let upto = entries.iter().position(|entry| Some(entry.id.version) == digested).map_or(0, |at| at + 1);
+        let (before, after) = entries.split_at(upto);
+        self.apply_all(before);
+        self.hand_out_view();
+        self.apply_all(after);
         next
+    }
+
+    fn apply_all(&mut self, entries: &[Arc<Entry>]) {
+        let Some(last) = entries.last().filter(|_| !self.is_broken) else { return };
+        match self.state.apply(entries) {
+            Ok(()) => self.tell(Done::Applied(last.id.version)),
+            Err(error) => self.failed(&error.to_string(), error.is_damage()),
+        }
+    }
+
+    fn persist(&mut self) {
+        let persisted = match self.state.persist() {
+            _ if self.is_broken => None,
+            Ok(persisted) => Some(persisted),
+            Err(error) => {
+                self.failed(&error.to_string(), error.is_damage());
+                None
+            }
+        };
+        self.tell(Done::StatePersisted(persisted));
+    }
+
+    /// Nothing more can be applied to this state. If that is because it is damaged, the leader's can take its place.
+    fn failed(&mut self, error: &str, is_damage: bool) {
+        self.is_broken = true;
+        match self.state.find_damage() {
+            Ok(Some(what)) => self.tell(Done::StateDamaged(what)),
+            _ if is_damage => self.tell(Done::StateDamaged(error.to_owned())),
+            Ok(None) | Err(_) => die(error),
+        }
+    }
+
+    /// Hands out a view of the state for the digest that is asked for, if the state is where it has to be.
+    fn hand_out_view(&mut self) {
+        let applied = self.state.applied().version;
+        let Some(task) = self.digest.take_if(|task| task.compare.version <= applied) else { return };
+        if task.compare.version == applied && !self.is_broken {
+            match self.state.view() {
+                Ok(view) => self.tell(Done::StateAt { task, view }),
+                Err(error) => self.failed(&error.to_string(), error.is_damage()),
+            }
+        }
     }
 
     fn write_chunk(&mut self, chunk: &SnapshotChunk) {
@@ -143,6 +192,7 @@ impl Worker {
         if let Err(error) = staging.install() {
             die(&format!("the snapshot of {snapshot} cannot be installed: {error}"));
         }
+        self.is_broken = false;
         self.tell(Done::Installed { snapshot });
     }
 

@@ -174,7 +174,15 @@ impl Journal {
             tracing::warn!(log = %entry_id(found.last), state = %applied, "the log does not lead up to the state; it starts anew after it");
             self.submit(&[LogRecord::Base(applied)], None, Vec::new());
             let (base, last) = (applied, applied);
-            return Ok(Recovered { promise, base, epochs: Vec::new(), last, applied, unapplied: Vec::new() });
+            return Ok(Recovered {
+                promise,
+                base,
+                epochs: Vec::new(),
+                last,
+                applied,
+                unapplied: Vec::new(),
+                damaged: false,
+            });
         }
         let last = entry_id(found.last);
         let mut unapplied: Vec<Arc<Entry>> = Vec::new();
@@ -184,7 +192,8 @@ impl Journal {
             next = unapplied.last().map_or(next, |entry| entry.id.version.next());
         }
         let epochs = found.epochs.iter().map(|&(e, first)| (epoch(e), Version::new(first))).collect();
-        Ok(Recovered { promise, base: entry_id(found.base), epochs, last, applied, unapplied })
+        let base = entry_id(found.base);
+        Ok(Recovered { promise, base, epochs, last, applied, unapplied, damaged: false })
     }
 
     /// Hands a batch to the log. What is in `when_durable` is sent when it, and all before it, is on disk.
@@ -231,7 +240,14 @@ impl Journal {
     ///
     /// What follows `needed`, which a replica is being restored to, stays as long as the log does not grow out of
     /// proportion: without it the replica would have to be restored again, for as long as writes go on.
-    pub(crate) fn trim(&mut self, persisted: EntryId, needed: Option<Version>) -> EntryId {
+    ///
+    /// What is at or before `damaged` goes in any case, as soon as it is dispensable.
+    pub(crate) fn trim(
+        &mut self,
+        persisted: EntryId,
+        needed: Option<Version>,
+        damaged: Option<u64>,
+    ) -> EntryId {
         let reader = self.writer.reader();
         let (first, last, bytes) = (reader.first_version(), reader.last().version, reader.bytes());
         let entries = (last + 1).saturating_sub(first);
@@ -241,8 +257,20 @@ impl Journal {
             first.saturating_add(u64::try_from(dispensable).unwrap_or(0)).min(persisted.version.get() + 1);
         let needed = needed.filter(|_| bytes < self.retain_bytes.saturating_mul(RESTORE_FACTOR));
         let below = needed.map_or(below, |needed| below.min(needed.get() + 1));
+        let below = damaged.map_or(below, |damaged| below.max(damaged + 1).min(persisted.version.get() + 1));
         self.writer.trim(below);
         entry_id(reader.base())
+    }
+
+    /// The number of the oldest file that is kept.
+    pub(crate) fn first_segment(&self) -> u64 {
+        self.writer.reader().first_segment()
+    }
+
+    /// Goes on in a new file.
+    pub(crate) fn roll(&mut self) {
+        self.writer.roll();
+        self.submit(&[], None, Vec::new());
     }
 
     /// Writes and syncs everything that was submitted. Blocks.

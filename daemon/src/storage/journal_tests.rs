@@ -19,7 +19,8 @@ fn entry(version: u64) -> LogRecord {
 
 /// A message that is told from others by its number.
 fn message(number: u64) -> Outgoing {
-    let heartbeat = Heartbeat { epoch: Epoch::ZERO, last: Version::ZERO, committed: Version::new(number) };
+    let heartbeat =
+        Heartbeat { epoch: Epoch::ZERO, last: Version::ZERO, compare: None, committed: Version::new(number) };
     let envelope = PeerEnvelope { correlation: number, body: PeerMessage::Heartbeat(heartbeat) };
     Outgoing { to: PEER, envelope }
 }

@@ -11,7 +11,7 @@ pub(crate) use snapshots::SnapshotServer;
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{RequestId, Version};
 use quorumkv_replica::requests::Known;
-use quorumkv_replica::{Record, StateView};
+use quorumkv_replica::{Record, StateView, Unreadable};
 
 use crate::fatal::die;
 use crate::state::State;
@@ -21,9 +21,13 @@ use crate::state::State;
 pub(crate) struct StateHandle(pub(crate) State);
 
 impl StateView for StateHandle {
-    fn get(&self, key: &[u8]) -> Option<Record> {
+    fn get(&self, key: &[u8]) -> Result<Option<Record>, Unreadable> {
         match self.0.get(key) {
-            Ok(record) => record.map(|record| Record { id: record.id, value: record.value }),
+            Ok(record) => Ok(record),
+            Err(error) if error.is_damage() => {
+                tracing::error!("the state is damaged: {error}");
+                Err(Unreadable)
+            }
             Err(error) => die(&format!("the state cannot be read: {error}")),
         }
     }

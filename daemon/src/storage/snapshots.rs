@@ -43,6 +43,16 @@ pub(crate) enum ServeError {
     Chunk(#[from] ChunkError),
 }
 
+impl ServeError {
+    /// Whether what the state holds is damaged.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Read(error) => error.is_damage(),
+            Self::Chunk(error) => error.is_damage(),
+        }
+    }
+}
+
 impl SnapshotServer {
     pub(crate) fn new(state: State) -> Self {
         Self { state, open: Arc::default() }
@@ -89,6 +99,11 @@ impl SnapshotServer {
     pub(crate) fn oldest(&self) -> Option<Version> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.values().map(|snapshot| snapshot.source.identity().version).min()
+    }
+
+    /// Lets go of all snapshots.
+    pub(crate) fn close_all(&self) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Lets go of snapshots that are no longer used.

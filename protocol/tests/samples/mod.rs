@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorumkv_protocol::client::{
-    Consistency, Evidence, Failure, GaveUp, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
-    Response, Rule, Scanned, SnapshotProgress, Takeover, Versioned, Witness, Write, WriteRequest, Written,
+    Consistency, DamageFound, DamagedPart, Evidence, Failure, GaveUp, Got, Item, MemberStatus, Members,
+    NodeRole, NodeStatus, Request, Response, Rule, Scanned, SnapshotProgress, Takeover, Versioned, Witness,
+    Write, WriteRequest, Written,
 };
 use quorumkv_protocol::entry::{Asked, Body, Effect, Entry, EvaluatedWrite, Outcome, Reconfiguration};
 use quorumkv_protocol::hello::{Hello, HelloReply, Limits, Role, Welcome};
 use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member, Refusal, Replacement};
 use quorumkv_protocol::peer::{
-    Append, AppendReply, Heartbeat, HeartbeatReply, KeyAnswer, KeyProbe, PeerMessage, Propagate,
-    PropagateReply, ReadSample, ReadSampleReply, SnapshotChunk, SnapshotPosition, Standing, Vote, VoteReply,
+    Append, AppendReply, Compare, Compared, Digest, Heartbeat, HeartbeatReply, KeyAnswer, KeyProbe,
+    PeerMessage, Propagate, PropagateReply, ReadSample, ReadSampleReply, SnapshotChunk, SnapshotPosition,
+    Standing, Vote, VoteReply,
 };
 use quorumkv_protocol::{ClientId, ClusterId, EntryId, Epoch, ErrorCode, NodeId, RequestId, Version};
 
@@ -245,11 +247,21 @@ fn status() -> NodeStatus {
             established_us: 4_000,
         }),
         gave_up: Some(GaveUp { epoch: epoch(6), why: "the log has not synced".to_owned(), ago_s: 61 }),
+        damage: Some(DamageFound {
+            part: DamagedPart::State,
+            what: "a table is not as it was written".to_owned(),
+            ago_s: 62,
+            repaired_s: Some(60),
+        }),
     }
 }
 
 pub(crate) fn rules() -> Vec<Rule> {
     vec![Rule::KnownCommitted, Rule::Chosen]
+}
+
+pub(crate) fn damaged_parts() -> Vec<DamagedPart> {
+    vec![DamagedPart::State, DamagedPart::Log]
 }
 
 pub(crate) fn node_roles() -> Vec<NodeRole> {
@@ -364,8 +376,9 @@ pub(crate) fn propagates() -> Vec<Propagate> {
         Propagate::Committed { epoch: epoch(7), committed: Version::new(44) },
         Propagate::Entries(append()),
         Propagate::Restore { epoch: epoch(7) },
-        Propagate::Fetch { epoch: epoch(7), after: entry_id(6, 41), resume: None },
-        Propagate::Fetch { epoch: epoch(7), after: entry_id(6, 41), resume: Some(position()) },
+        Propagate::Fetch { epoch: epoch(7), after: entry_id(6, 41), resume: None, whole: true },
+        Propagate::Fetch { epoch: epoch(7), after: entry_id(6, 41), resume: Some(position()), whole: false },
+        Propagate::Differs { epoch: epoch(7), round: 9 },
     ]
 }
 
@@ -412,7 +425,10 @@ pub(crate) fn read_sample_reply() -> ReadSampleReply {
 }
 
 pub(crate) fn peer_messages() -> Vec<PeerMessage> {
-    let heartbeat = Heartbeat { epoch: epoch(7), committed: Version::new(43), last: Version::new(44) };
+    let heartbeat =
+        Heartbeat { epoch: epoch(7), committed: Version::new(43), last: Version::new(44), compare: None };
+    let compare = Compare { round: 9, version: Version::new(44), begin: key(), bytes: 4 << 20 };
+    let compared = Compared { round: 9, digest: Digest(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff) };
     let reply = HeartbeatReply {
         epoch: epoch(7),
         promise: epoch(7),
@@ -420,11 +436,14 @@ pub(crate) fn peer_messages() -> Vec<PeerMessage> {
         applied: Version::new(43),
         restoring: false,
         disk_full: false,
+        compared: None,
     };
     let mut messages = vec![
         PeerMessage::ReadSample(read_sample()),
         PeerMessage::ReadSampleReply(read_sample_reply()),
-        PeerMessage::Heartbeat(heartbeat),
+        PeerMessage::Heartbeat(heartbeat.clone()),
+        PeerMessage::Heartbeat(Heartbeat { compare: Some(compare), ..heartbeat }),
+        PeerMessage::HeartbeatReply(HeartbeatReply { compared: Some(compared), ..reply }),
         PeerMessage::HeartbeatReply(reply),
         PeerMessage::HeartbeatReply(HeartbeatReply { restoring: true, ..reply }),
         PeerMessage::HeartbeatReply(HeartbeatReply { disk_full: true, ..reply }),

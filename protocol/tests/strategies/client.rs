@@ -5,9 +5,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use quorumkv_protocol::client::{
-    Consistency, Evidence, Failure, GaveUp, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Request,
-    RequestEnvelope, Response, ResponseEnvelope, Rule, Scanned, SnapshotProgress, Takeover, Versioned,
-    Witness, Write, WriteRequest, Written,
+    Consistency, DamageFound, DamagedPart, Evidence, Failure, GaveUp, Got, Item, MemberStatus, Members,
+    NodeRole, NodeStatus, Request, RequestEnvelope, Response, ResponseEnvelope, Rule, Scanned,
+    SnapshotProgress, Takeover, Versioned, Witness, Write, WriteRequest, Written,
 };
 
 use super::{
@@ -111,14 +111,21 @@ fn status() -> impl Strategy<Value = NodeStatus> {
     let leader = (option::of(node()), option::of(text()), vec(member(), 0..9));
     let texts = (text(), text(), text(), text());
     let versions = (version(), version(), version());
-    let numbers =
-        (number(), number(), any::<bool>(), number(), option::of(takeover()), option::of(gave_up()));
+    let numbers = (
+        number(),
+        number(),
+        any::<bool>(),
+        number(),
+        option::of(takeover()),
+        option::of(gave_up()),
+        option::of(damage()),
+    );
     (place, leader, texts, versions, numbers).prop_map(|(place, leader, texts, versions, numbers)| {
         let (node, cluster, role, epoch) = place;
         let (leader, leader_address, members) = leader;
         let (address, zookeeper, remarks, software) = texts;
         let (last, committed, applied) = versions;
-        let (lag, sync_p99_us, ready, uptime_s, takeover, gave_up) = numbers;
+        let (lag, sync_p99_us, ready, uptime_s, takeover, gave_up, damage) = numbers;
         NodeStatus {
             node,
             address,
@@ -140,7 +147,18 @@ fn status() -> impl Strategy<Value = NodeStatus> {
             members,
             takeover,
             gave_up,
+            damage,
         }
+    })
+}
+
+fn damage() -> impl Strategy<Value = DamageFound> {
+    let part = prop_oneof![Just(DamagedPart::State), Just(DamagedPart::Log)];
+    (part, text(), number(), option::of(number())).prop_map(|(part, what, ago_s, repaired_s)| DamageFound {
+        part,
+        what,
+        ago_s,
+        repaired_s,
     })
 }
 

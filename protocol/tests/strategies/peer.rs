@@ -6,9 +6,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use quorumkv_protocol::peer::{
-    Append, AppendReply, Heartbeat, HeartbeatReply, KeyAnswer, KeyProbe, PeerEnvelope, PeerMessage,
-    Propagate, PropagateReply, ReadSample, ReadSampleReply, SnapshotChunk, SnapshotPosition, Standing, Vote,
-    VoteReply,
+    Append, AppendReply, Compare, Compared, Digest, Heartbeat, HeartbeatReply, KeyAnswer, KeyProbe,
+    PeerEnvelope, PeerMessage, Propagate, PropagateReply, ReadSample, ReadSampleReply, SnapshotChunk,
+    SnapshotPosition, Standing, Vote, VoteReply,
 };
 
 use super::{bytes, entry, entry_id, epoch, number, version};
@@ -62,11 +62,9 @@ fn propagate() -> impl Strategy<Value = Propagate> {
         (epoch(), version()).prop_map(|(epoch, committed)| Propagate::Committed { epoch, committed }),
         append().prop_map(Propagate::Entries),
         epoch().prop_map(|epoch| Propagate::Restore { epoch }),
-        (epoch(), entry_id(), option::of(position())).prop_map(|(epoch, after, resume)| Propagate::Fetch {
-            epoch,
-            after,
-            resume
-        }),
+        (epoch(), entry_id(), option::of(position()), any::<bool>())
+            .prop_map(|(epoch, after, resume, whole)| Propagate::Fetch { epoch, after, resume, whole }),
+        (epoch(), number()).prop_map(|(epoch, round)| Propagate::Differs { epoch, round }),
     ]
 }
 
@@ -118,18 +116,25 @@ fn read_sample_reply() -> impl Strategy<Value = ReadSampleReply> {
 }
 
 fn heartbeat() -> impl Strategy<Value = Heartbeat> {
-    (epoch(), version(), version()).prop_map(|(epoch, committed, last)| Heartbeat { epoch, committed, last })
+    let compare = (number(), version(), bytes(), any::<u32>())
+        .prop_map(|(round, version, begin, bytes)| Compare { round, version, begin, bytes });
+    (epoch(), version(), version(), option::of(compare))
+        .prop_map(|(epoch, committed, last, compare)| Heartbeat { epoch, committed, last, compare })
 }
 
 fn heartbeat_reply() -> impl Strategy<Value = HeartbeatReply> {
-    (epoch(), epoch(), entry_id(), version(), any::<bool>(), any::<bool>()).prop_map(
-        |(epoch, promise, durable, applied, restoring, disk_full)| HeartbeatReply {
+    let compared =
+        (number(), any::<u128>()).prop_map(|(round, digest)| Compared { round, digest: Digest(digest) });
+    let compared = option::of(compared);
+    (epoch(), epoch(), entry_id(), version(), any::<bool>(), any::<bool>(), compared).prop_map(
+        |(epoch, promise, durable, applied, restoring, disk_full, compared)| HeartbeatReply {
             epoch,
             promise,
             durable,
             applied,
             restoring,
             disk_full,
+            compared,
         },
     )
 }

@@ -12,7 +12,7 @@ use quorumkv_protocol::{ErrorCode, NodeId};
 use super::Read;
 use super::found::{Found, Rounds, Seen, find_value, value_bytes};
 use super::rule::{self, Answer, Candidate};
-use crate::effects::{Notice, Reply};
+use crate::effects::{Damage, Notice, Reply};
 use crate::replica::Replica;
 use crate::state::StateView;
 use crate::time::Timestamp;
@@ -108,7 +108,7 @@ impl<S: StateView> Replica<S> {
 
     /// This node's own log may have moved on: that answers too.
     pub(super) fn drive_contested(&mut self) {
-        if self.reader.contested.is_empty() || !self.is_voter() {
+        if self.reader.contested.is_empty() || !self.shows_state() {
             return;
         }
         let standing = self.standing();
@@ -118,7 +118,9 @@ impl<S: StateView> Replica<S> {
             if contested.answers.iter().any(|answer| answer.node == self.me && answer.standing == standing) {
                 continue;
             }
-            let key = self.holding(&contested.read.key);
+            let Ok(key) = self.holding(&contested.read.key) else {
+                return self.integrity.found(Damage::Unreadable);
+            };
             let (node, round) = (self.me, contested.rounds.sampled);
             if let Some(contested) = self.reader.contested.get_mut(&correlation) {
                 contested.note(Answer { node, round, standing, key });

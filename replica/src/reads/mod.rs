@@ -17,10 +17,10 @@ use bytes::Bytes;
 use quorumkv_protocol::peer::{KeyAnswer, KeyProbe, PeerMessage, ReadSample, ReadSampleReply, Standing};
 use quorumkv_protocol::{EntryId, ErrorCode, NodeId};
 
-use crate::effects::{Notice, Reply};
+use crate::effects::{Damage, Notice, Reply};
 use crate::input::Token;
 use crate::replica::Replica;
-use crate::state::StateView;
+use crate::state::{StateView, Unreadable};
 use crate::time::Timestamp;
 use contested::Contested;
 use found::{Found, Rounds, Seen, find_value, present, value_bytes};
@@ -111,6 +111,9 @@ impl<S: StateView> Replica<S> {
         if !self.is_member() {
             return self.refuse(token, ErrorCode::NotMember);
         }
+        if self.integrity.is_damaged() {
+            return self.refuse(token, ErrorCode::NotReady);
+        }
         self.reader.barriers_waiting.push(Barrier { token, deadline, voids: 0 });
     }
 
@@ -122,7 +125,7 @@ impl<S: StateView> Replica<S> {
             && self.reader.held < HELD_BYTES
         {
             let configuration = self.configuration();
-            let needed = configuration.quorum() - usize::from(self.is_voter());
+            let needed = configuration.quorum() - usize::from(self.shows_state());
             let voters: Vec<NodeId> =
                 self.links.iter().copied().filter(|&node| configuration.is_voter(node)).collect();
             if voters.len() < needed {
@@ -132,16 +135,28 @@ impl<S: StateView> Replica<S> {
         }
     }
 
-    /// Samples `peers`, and this node if it is a voter, for as many waiting reads as one message takes.
+    /// Samples `peers`, and this node if its state counts, for as many waiting reads as one message takes.
     fn sample(&mut self, peers: Vec<NodeId>) {
-        let is_voter = self.is_voter();
+        let mut counts = self.shows_state();
         let (mut reads, mut keys, mut key_bytes, mut held) = (Vec::new(), Vec::new(), 0, 0);
         while reads.len() < SAMPLE_KEYS
             && key_bytes + held < SAMPLE_BYTES
             && let Some(read) = self.reader.waiting.pop_front()
         {
-            // Who is no voter does not count, and so has the values sent along.
-            let own = if is_voter { self.holding(&read.key) } else { KeyAnswer::Absent { deleted: None } };
+            // Who does not count has the values sent along.
+            let unknown = KeyAnswer::Absent { deleted: None };
+            let own = match if counts { self.holding(&read.key) } else { Ok(unknown.clone()) } {
+                Ok(own) => own,
+                Err(Unreadable) if self.is_alone() => {
+                    self.fail_unreadable(&read);
+                    continue;
+                }
+                Err(Unreadable) => {
+                    self.integrity.found(Damage::Unreadable);
+                    counts = false;
+                    unknown
+                }
+            };
             key_bytes += read.key.len();
             held += value_bytes(&own);
             keys.push(own);
@@ -164,7 +179,7 @@ impl<S: StateView> Replica<S> {
             barriers: std::mem::take(&mut self.reader.barriers_waiting),
             probes,
             asked: peers,
-            answers: is_voter.then_some((self.me, own)).into_iter().collect(),
+            answers: counts.then_some((self.me, own)).into_iter().collect(),
             held,
             started: self.now,
             sent: self.now,
@@ -254,6 +269,13 @@ impl<S: StateView> Replica<S> {
         self.out.notice(Notice::Corruption { differing, entry });
         let failed =
             Reply::Failed { code: ErrorCode::Corruption, differing: Some(differing), evidence: None };
+        self.finish(read.token, failed);
+    }
+
+    /// Nobody else holds what this node cannot read.
+    fn fail_unreadable(&mut self, read: &Read) {
+        self.integrity.found(Damage::Unreadable);
+        let failed = Reply::Failed { code: ErrorCode::Corruption, differing: None, evidence: None };
         self.finish(read.token, failed);
     }
 

@@ -63,13 +63,17 @@ impl<S: StateView> Replica<S> {
 
     /// This node does not belong to the cluster, so it does not know whom to ask.
     fn fail_reads(&mut self) {
-        let failed = || Reply::Failed { code: ErrorCode::NotMember, differing: None, evidence: None };
         for read in std::mem::take(&mut self.reader.waiting) {
-            self.finish(read.token, failed());
+            self.finish(read.token, failed(ErrorCode::NotMember));
         }
+        self.fail_barriers(ErrorCode::NotMember);
+    }
+
+    /// This node has no state to scan.
+    pub(crate) fn fail_barriers(&mut self, code: ErrorCode) {
         let ready = std::mem::take(&mut self.reader.barriers).into_iter().map(|(_, barrier)| barrier);
         for barrier in std::mem::take(&mut self.reader.barriers_waiting).into_iter().chain(ready) {
-            self.out.answer(barrier.token, failed());
+            self.out.answer(barrier.token, failed(code));
         }
     }
 
@@ -83,4 +87,8 @@ impl<S: StateView> Replica<S> {
         let reads = sample.reads.into_iter().flatten().collect();
         Again { reads, barriers: sample.barriers, ..Again::default() }
     }
+}
+
+fn failed(code: ErrorCode) -> Reply {
+    Reply::Failed { code, differing: None, evidence: None }
 }

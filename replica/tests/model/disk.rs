@@ -177,6 +177,7 @@ impl Disk {
             last: log.last(),
             applied,
             unapplied: log.entries.iter().filter(is_unapplied).cloned().collect(),
+            damaged: false,
         }
     }
 }

@@ -7,12 +7,12 @@ use quorumkv_protocol::client::{Evidence, Rule, Write};
 use quorumkv_protocol::entry::{Body, Effect, Entry, Outcome};
 use quorumkv_protocol::membership::{Change, Configuration, Member, Replacement};
 use quorumkv_protocol::peer::{
-    Append, AppendReply, KeyAnswer, PeerMessage, Propagate, PropagateReply, SnapshotPosition, Standing, Vote,
-    VoteReply,
+    Append, AppendReply, Compare, KeyAnswer, PeerMessage, Propagate, PropagateReply, SnapshotPosition,
+    Standing, Vote, VoteReply,
 };
 use quorumkv_protocol::{EntryId, Epoch, NodeId, RequestId, Version};
 use quorumkv_replica::{
-    Effects, Input, LogPurpose, LogRead, LogRecord, Notice, Reply, StoodDown, Task, Unwell,
+    Damage, Effects, Input, LogPurpose, LogRead, LogRecord, Notice, Reply, StoodDown, Task, Unwell,
 };
 
 /// A node by its number.
@@ -152,20 +152,31 @@ pub(crate) fn message(message: &PeerMessage) -> String {
             format!("Sampled {}: [{}]{by}", standing(&reply.standing), keys.join(", "))
         }
         PeerMessage::Heartbeat(beat) => {
-            format!("Heartbeat {}: committed {}, last {}", epoch(beat.epoch), beat.committed, beat.last)
+            let asked = beat.compare.as_ref().map_or(String::new(), |asked| format!(", {}", compare(asked)));
+            format!(
+                "Heartbeat {}: committed {}, last {}{asked}",
+                epoch(beat.epoch),
+                beat.committed,
+                beat.last
+            )
         }
         PeerMessage::HeartbeatReply(reply) => format!(
-            "Heard {}: promised {}, durable {}, applied {}{}{}",
+            "Heard {}: promised {}, durable {}, applied {}{}{}{}",
             epoch(reply.epoch),
             epoch(reply.promise),
             id(reply.durable),
             reply.applied,
             if reply.restoring { ", restoring" } else { "" },
-            if reply.disk_full { ", disk full" } else { "" }
+            if reply.disk_full { ", disk full" } else { "" },
+            reply.compared.map_or(String::new(), |compared| format!(", digest {}", compared.round)),
         ),
         PeerMessage::NotMember { since } => format!("NotMember since {}", id(*since)),
         PeerMessage::Doubt { epoch: of } => format!("Doubt {}", epoch(*of)),
     }
+}
+
+fn compare(compare: &Compare) -> String {
+    format!("compare {} after {} from {:?}", compare.round, compare.version, compare.begin)
 }
 
 /// By which configuration something is said; nothing for the first.
@@ -178,10 +189,12 @@ fn propagate(message: &Propagate) -> String {
         Propagate::Committed { epoch: of, committed } => format!("Committed {}: to {committed}", epoch(*of)),
         Propagate::Entries(entries) => format!("Entries {}", append(entries)),
         Propagate::Restore { epoch: of } => format!("Restore {}", epoch(*of)),
-        Propagate::Fetch { epoch: of, after, resume } => {
+        Propagate::Fetch { epoch: of, after, resume, whole } => {
+            let whole = if *whole { ", the whole state" } else { "" };
             let resume = resume.as_ref().map_or(String::new(), |at| format!(", {}", position(at)));
-            format!("Fetch {}: after {}{resume}", epoch(*of), id(*after))
+            format!("Fetch {}: after {}{whole}{resume}", epoch(*of), id(*after))
         }
+        Propagate::Differs { epoch: of, round } => format!("Differs {}: round {round}", epoch(*of)),
     }
 }
 
@@ -293,6 +306,20 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::StoodDown { epoch: of, reason: StoodDown::Removed } => {
             format!("stood down from {}: removed", epoch(*of))
         }
+        Notice::StoodDown { epoch: of, reason: StoodDown::Damaged } => {
+            format!("stood down from {}: its state is damaged", epoch(*of))
+        }
+        Notice::Damaged(Damage::Unreadable) => "cannot read its state".to_owned(),
+        Notice::Damaged(Damage::Differs) => "has another state than the others".to_owned(),
+        Notice::Repaired { snapshot } => format!("was repaired with {}", id(*snapshot)),
+        Notice::Differs { node: other, version } => {
+            format!("the state of {} differs after {version}", node(*other))
+        }
+        Notice::Undecided { groups, version } => {
+            let group = |nodes: &Vec<NodeId>| nodes.iter().copied().map(node).collect::<Vec<_>>().join(" ");
+            let groups: Vec<String> = groups.iter().map(group).collect();
+            format!("the states of {} differ after {version}", groups.join(" and "))
+        }
         Notice::Unwell(Unwell::NoQuorum { heard, needed }) => format!("is unwell: hears {heard} of {needed}"),
         Notice::Unwell(Unwell::DiskFull) => "is unwell: its disk is nearly full".to_owned(),
         Notice::Unwell(Unwell::LogStalled(time)) => format!("is unwell: its log stalls for {time:?}"),
@@ -342,6 +369,8 @@ pub(crate) fn input(input: &Input) -> String {
         Input::ChunkWritten { snapshot, next } => format!("stored snapshot {} up to {next:?}", id(*snapshot)),
         Input::ChunkRejected { snapshot } => format!("rejected snapshot {}", id(*snapshot)),
         Input::Installed { snapshot } => format!("installed snapshot {}", id(*snapshot)),
+        Input::Digested { round, next, .. } => format!("digested round {round} up to {next:?}"),
+        Input::StateDamaged => "its state is damaged".to_owned(),
     }
 }
 
@@ -379,6 +408,7 @@ pub(crate) fn effects(effects: &Effects) -> Vec<String> {
     for sent in &effects.sends {
         lines.push(format!("-> {}: {}", node(sent.to), message(&sent.envelope.body)));
     }
+    lines.extend(effects.digest.iter().map(|task| format!("digests for {}", compare(&task.compare))));
     lines.extend(effects.apply.iter().map(|committed| format!("applies {}", entry(committed))));
     lines.extend(
         effects.replies.iter().map(|(token, answer)| format!("answers t{}: {}", token.0, reply(answer))),

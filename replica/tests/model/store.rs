@@ -1,16 +1,16 @@
 //! The state of one node, in memory.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use quorumkv_protocol::entry::{Effect, Entry};
 use quorumkv_protocol::membership::Configuration;
-use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
+use quorumkv_protocol::peer::{Digest, SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{EntryId, RequestId, Version, frame};
 use quorumkv_replica::requests::{Known, Requests, Row};
-use quorumkv_replica::{Record, StateView};
+use quorumkv_replica::{Record, StateView, Unreadable};
 use serde::{Deserialize, Serialize};
 
 /// The applied state.
@@ -21,7 +21,12 @@ pub(crate) struct Store {
     pub(crate) configuration: Configuration,
     requests: Requests,
     capacity: usize,
+    /// Keys that the disk does not give back.
+    unreadable: BTreeSet<Bytes>,
 }
+
+/// What a damaged value reads.
+pub(crate) const DAMAGED: &[u8] = b"damaged";
 
 /// A part of a snapshot.
 #[derive(Clone, Serialize, Deserialize)]
@@ -48,13 +53,21 @@ impl Store {
     /// An empty state of a cluster that began with this configuration. It remembers the results of `capacity` requests.
     pub(crate) fn new(configuration: Configuration, capacity: usize) -> Self {
         let requests = Requests::with_capacity(capacity);
-        Self { applied: EntryId::ZERO, keys: BTreeMap::new(), configuration, requests, capacity }
+        Self {
+            applied: EntryId::ZERO,
+            keys: BTreeMap::new(),
+            configuration,
+            requests,
+            capacity,
+            unreadable: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn apply(&mut self, entry: &Entry) {
         assert_eq!(entry.id.version, self.applied.version.next(), "entries are applied without gaps");
         self.applied = entry.id;
         for effect in entry.effects() {
+            self.unreadable.remove(effect.key());
             match effect {
                 Effect::Put { key, value } => {
                     self.keys.insert(key.clone(), Record { id: entry.id, value: value.clone() });
@@ -70,7 +83,30 @@ impl Store {
         self.requests.apply(entry);
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    /// Something happens to a key on the disk: its value changes, or cannot be read any more. False if there is no such key.
+    pub(crate) fn damage(&mut self, key: &Bytes, is_readable: bool) -> bool {
+        let Some(record) = self.keys.get_mut(key) else { return false };
+        if is_readable {
+            record.value = Bytes::from_static(DAMAGED);
+        } else {
+            self.unreadable.insert(key.clone());
+        }
+        true
+    }
+
+    /// The digest of `size` pieces from `cursor` on, and the cursor of the next; `None` if a piece cannot be read.
+    pub(crate) fn digest(&self, cursor: &[u8], size: u32) -> Option<(Digest, Option<Bytes>)> {
+        let chunk = self.snapshot()?.chunk(cursor, size as usize);
+        let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        let hash = chunk.data.iter().fold(0xcbf2_9ce4_8422_2325, fold);
+        Some((Digest(hash.into()), chunk.next))
+    }
+
+    /// All of it, unless there is something that cannot be read.
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        if !self.unreadable.is_empty() {
+            return None;
+        }
         let key = |(key, record): (&Bytes, &Record)| Piece::Key {
             key: key.clone(),
             id: record.id,
@@ -80,7 +116,7 @@ impl Store {
             [Piece::Configuration(self.configuration.clone()), Piece::Horizon(self.requests.horizon())];
         let results = self.requests.rows().map(Piece::Result);
         let pieces = self.keys.iter().map(key).chain(results).chain(whole).collect();
-        Snapshot { id: self.applied, pieces }
+        Some(Snapshot { id: self.applied, pieces })
     }
 
     /// The state that a complete snapshot describes.
@@ -109,6 +145,7 @@ impl Snapshot {
     /// The `size` pieces from `cursor` on.
     pub(crate) fn chunk(&self, cursor: &[u8], size: usize) -> SnapshotChunk {
         let from = <[u8; 4]>::try_from(cursor).map_or(0, u32::from_be_bytes) as usize;
+        let from = from.min(self.pieces.len());
         let upto = self.pieces.len().min(from + size);
         let mut data = BytesMut::new();
         frame::encode_body(&&self.pieces[from..upto], &mut data);
@@ -146,8 +183,9 @@ impl Staged {
 pub(crate) struct Shared(pub(crate) Rc<RefCell<Store>>);
 
 impl StateView for Shared {
-    fn get(&self, key: &[u8]) -> Option<Record> {
-        self.0.borrow().keys.get(key).cloned()
+    fn get(&self, key: &[u8]) -> Result<Option<Record>, Unreadable> {
+        let store = self.0.borrow();
+        if store.unreadable.contains(key) { Err(Unreadable) } else { Ok(store.keys.get(key).cloned()) }
     }
 
     fn configuration(&self) -> Configuration {

@@ -12,7 +12,9 @@ use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member};
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply};
 use quorumkv_protocol::{ClientId, EntryId, NodeId, RequestId, Version};
-use quorumkv_replica::{Input, Membership, Outgoing, PersistId, Replica, Settings, Task, Timestamp, Token};
+use quorumkv_replica::{
+    DigestTask, Input, Membership, Outgoing, PersistId, Replica, Settings, Task, Timestamp, Token,
+};
 
 use crate::model::disk::Disk;
 use crate::model::render;
@@ -49,6 +51,7 @@ struct Node {
     disk: Disk,
     unsynced: Option<PersistId>,
     to_apply: VecDeque<Arc<Entry>>,
+    digest: Option<DigestTask>,
     tasks: VecDeque<Task>,
     staged: Option<Staged>,
     serving: Option<Snapshot>,
@@ -61,20 +64,23 @@ pub(crate) struct Cluster {
     now: Timestamp,
     asked: Vec<Option<Asked>>,
     first: Configuration,
+    settings: Settings,
     output: Vec<String>,
 }
 
-/// Every append carries one entry, and no applied entry stays in memory.
-fn settings() -> Settings {
-    Settings { cache_bytes: 0, append_bytes: 1, ..Settings::default() }
+/// Every append carries one entry, and no applied entry stays in memory. States are compared only where that is shown, a few
+/// pieces at a time.
+fn settings(compares: bool) -> Settings {
+    let compare = Duration::from_secs(if compares { 1 } else { 1_000_000 });
+    Settings { cache_bytes: 0, append_bytes: 1, compare, compare_bytes: 4, ..Settings::default() }
 }
 
 impl Node {
-    fn start(id: NodeId, mut disk: Disk, saved: Store) -> Self {
+    fn start(id: NodeId, mut disk: Disk, saved: Store, settings: Settings) -> Self {
         let recovered = disk.recover(saved.applied);
         let store = Rc::new(RefCell::new(saved.clone()));
         let shared = Shared(Rc::clone(&store));
-        let replica = Replica::new(id, &recovered, shared, settings());
+        let replica = Replica::new(id, &recovered, shared, settings);
         Self {
             replica,
             store,
@@ -82,19 +88,31 @@ impl Node {
             disk,
             unsynced: None,
             to_apply: VecDeque::new(),
+            digest: None,
             tasks: VecDeque::new(),
             staged: None,
             serving: None,
         }
     }
+
+    /// What the digest that is asked for comes to, if the state is where it has to be.
+    fn digested(&mut self) -> Option<Input> {
+        let store = self.store.borrow();
+        let DigestTask { epoch, compare } =
+            self.digest.take_if(|task| task.compare.version == store.applied.version)?;
+        Some(match store.digest(&compare.begin, compare.bytes) {
+            Some((digest, next)) => Input::Digested { epoch, round: compare.round, digest, next },
+            None => Input::StateDamaged,
+        })
+    }
 }
 
 impl Cluster {
-    pub(crate) fn new(count: u64) -> Self {
-        let configuration = configuration(count);
+    pub(crate) fn new(count: u64, compares: bool) -> Self {
+        let (configuration, settings) = (configuration(count), settings(compares));
         let start = |member: &Member| {
-            let node = Node::start(member.node, Disk::new(), Store::new(configuration.clone(), RESULTS));
-            (member.node, node)
+            let store = Store::new(configuration.clone(), RESULTS);
+            (member.node, Node::start(member.node, Disk::new(), store, settings.clone()))
         };
         let nodes = configuration.voters.iter().map(start).collect();
         let mut cluster = Self {
@@ -103,6 +121,7 @@ impl Cluster {
             now: Timestamp::from_micros(1_000_000),
             asked: Vec::new(),
             first: configuration,
+            settings,
             output: Vec::new(),
         };
         for one in cluster.members() {
@@ -142,6 +161,7 @@ impl Cluster {
             node.disk.write(batch, effects.log, effects.when_durable);
             node.unsynced = Some(batch);
         }
+        node.digest = effects.digest.or(node.digest.take());
         node.to_apply.extend(effects.apply);
         node.tasks.extend(effects.tasks);
         for message in effects.sends {
@@ -193,7 +213,7 @@ impl Cluster {
         if !self.nodes.contains_key(&id) {
             let peers = self.members();
             let store = Store::new(self.first.clone(), RESULTS);
-            self.nodes.insert(id, Node::start(id, Disk::new(), store));
+            self.nodes.insert(id, Node::start(id, Disk::new(), store, self.settings.clone()));
             for peer in peers {
                 self.connect(peer, id);
             }
@@ -237,16 +257,26 @@ impl Cluster {
         self.input(id, Input::Persisted(batch));
     }
 
+    /// Applies what is committed, and on the way digests what is asked for.
     pub(crate) fn apply(&mut self, id: NodeId) {
         let node = self.node(id);
-        if node.to_apply.is_empty() {
-            return;
-        }
-        for entry in node.to_apply.drain(..) {
+        let mut done = Vec::new();
+        loop {
+            done.extend(node.digested());
+            let Some(entry) = node.to_apply.pop_front() else { break };
             node.store.borrow_mut().apply(&entry);
+            done.push(Input::Applied(entry.id.version));
         }
-        let applied = node.store.borrow().applied.version;
-        self.input(id, Input::Applied(applied));
+        if !done.is_empty() {
+            self.inputs(id, done);
+        }
+    }
+
+    /// Something happens to the value of a key.
+    pub(crate) fn damage(&mut self, id: NodeId, key: &str, is_readable: bool) {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let is_there = self.node(id).store.borrow_mut().damage(&key, is_readable);
+        assert!(is_there, "only what is there can be damaged");
     }
 
     /// Does the oldest background task.
@@ -266,7 +296,7 @@ impl Cluster {
             Task::ServeChunk { to, correlation, epoch, resume } => {
                 let cursor = resume.map_or(Bytes::new(), |position| position.cursor);
                 if cursor.is_empty() {
-                    node.serving = Some(node.store.borrow().snapshot());
+                    node.serving = node.store.borrow().snapshot();
                 }
                 let snapshot = node.serving.as_ref().expect("a snapshot was begun");
                 let body = PropagateReply::Chunk { epoch, chunk: snapshot.chunk(&cursor, CHUNK) }.into();
@@ -332,7 +362,7 @@ impl Cluster {
         node.disk.crash(0);
         let peers: Vec<NodeId> =
             self.members().into_iter().filter(|&peer| self.messages.contains_key(&(peer, id))).collect();
-        self.nodes.insert(id, Node::start(id, node.disk, node.saved));
+        self.nodes.insert(id, Node::start(id, node.disk, node.saved, self.settings.clone()));
         for peer in peers {
             self.messages.remove(&(peer, id));
             self.input(peer, Input::PeerDown(id));
@@ -373,6 +403,10 @@ impl Cluster {
         let sent = |peer| self.messages.get(&(id, peer)).is_some_and(|messages| !messages.is_empty());
         node.unsynced.is_some()
             || !node.to_apply.is_empty()
+            || node
+                .digest
+                .as_ref()
+                .is_some_and(|task| task.compare.version == node.store.borrow().applied.version)
             || !node.tasks.is_empty()
             || nodes.iter().any(|&peer| sent(peer))
     }

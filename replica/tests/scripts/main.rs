@@ -4,7 +4,7 @@
 //! `UPDATE_EXPECT=1 cargo test -p quorumkv-replica --test scripts` writes the effects anew; read the difference.
 //!
 //! ```text
-//! cluster 3                   starts nodes 1 to 3, connected
+//! cluster 3 [comparing]       starts nodes 1 to 3, connected; their states are compared or not
 //! settle 1 2                  lets these nodes (or all) do everything there is to do, and says where they are then
 //! status                      says where all nodes are
 //! lead 1 5                    the election names node 1, with counter 5
@@ -16,6 +16,7 @@
 //! persist 1                   the log of node 1 syncs what was written
 //! apply 1                     the state of node 1 applies what was committed
 //! work 1                      node 1 does its oldest background task
+//! flip 1 k                    the value of k changes on the disk of node 1; with `spoil`, it cannot be read any more
 //! trim 1 to 3                 node 1 saves its state and trims its log up to that version
 //! deliver 1 -> 2              what node 1 sent to node 2 arrives
 //! disconnect 1 2 | connect 1 2
@@ -63,7 +64,8 @@ fn parse_change(cluster: &mut Cluster, change: &str, nodes: &[&str]) -> Change {
 fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
     let words: Vec<&str> = command.split_whitespace().collect();
     match words.as_slice() {
-        ["cluster", count] => *cluster = Cluster::new(number(count)),
+        ["cluster", count] => *cluster = Cluster::new(number(count), false),
+        ["cluster", count, "comparing"] => *cluster = Cluster::new(number(count), true),
         ["settle", nodes @ ..] => {
             return cluster.settle(&nodes.iter().map(|word| node(word)).collect::<Vec<_>>());
         }
@@ -86,6 +88,8 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
         ["persist", id] => cluster.persist(node(id)),
         ["apply", id] => cluster.apply(node(id)),
         ["work", id] => cluster.work(node(id)),
+        ["flip", id, key] => cluster.damage(node(id), key, true),
+        ["spoil", id, key] => cluster.damage(node(id), key, false),
         ["trim", id, "to", version] => cluster.trim(node(id), Version::new(number(version))),
         ["deliver", from, "->", to] => cluster.deliver(node(from), node(to)),
         ["disconnect", one, other] => cluster.disconnect(node(one), node(other)),
@@ -109,7 +113,7 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
 
 /// The script with the effects of its commands written below them.
 fn play(script: &str) -> String {
-    let mut cluster = Cluster::new(1);
+    let mut cluster = Cluster::new(1, false);
     let mut lines: Vec<String> = Vec::new();
     for line in script.lines() {
         if let Some(command) = line.strip_prefix("> ") {

@@ -11,6 +11,7 @@ use quorumkv_replica::{Input, Reply, Token};
 
 use crate::invariants::history::{History, Seen};
 use crate::model::render;
+use crate::model::store::DAMAGED;
 use crate::node::Process;
 use crate::world::{Event, World};
 
@@ -241,6 +242,10 @@ impl World {
                     history.not_applied(write.request);
                 }
                 return code == ErrorCode::RequestExpired;
+            }
+            // Nobody knows yet that the value was changed on the disk of whoever decided.
+            (What::Read(_), Reply::Read { value: Some(value), .. }) if value.value == DAMAGED => {
+                return false;
             }
             (What::Read(key), Reply::Read { value, evidence }) => {
                 if let Some(evidence) = &evidence {

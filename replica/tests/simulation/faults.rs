@@ -1,5 +1,6 @@
 //! What goes wrong, and an election that cannot be relied on.
 
+use bytes::Bytes;
 use quorumkv_protocol::NodeId;
 use quorumkv_replica::Input;
 
@@ -17,13 +18,15 @@ pub(crate) enum Fault {
     Resignation,
     /// A disk is lost for good.
     Amnesia,
+    /// Something happens to a value on the disk.
+    Damage,
     /// Not a fault either: somebody wants to change the members.
     Change,
     /// Not a fault, but as rare: the state is saved, and the log trimmed below it.
     Save,
 }
 
-const ALL: [Fault; 9] = [
+const ALL: [Fault; 10] = [
     Fault::Election,
     Fault::Crash,
     Fault::Partition,
@@ -31,6 +34,7 @@ const ALL: [Fault; 9] = [
     Fault::SlowDisk,
     Fault::Resignation,
     Fault::Amnesia,
+    Fault::Damage,
     Fault::Change,
     Fault::Save,
 ];
@@ -52,6 +56,7 @@ impl World {
             Fault::SlowDisk => plan.slow_disks,
             Fault::Resignation => plan.resignations,
             Fault::Amnesia => plan.amnesias,
+            Fault::Damage => plan.damages,
             Fault::Change => plan.changes,
             Fault::Save => Some(plan.saves),
         };
@@ -90,6 +95,7 @@ impl World {
                 }
             }
             Fault::Amnesia => self.lose_a_disk(),
+            Fault::Damage => self.damage_some(),
             Fault::Change => self.wish(),
             Fault::Save => {
                 let running = self.running();
@@ -162,6 +168,28 @@ impl World {
         let end =
             if self.rng.bool() { self.rng.u64(2_000..100_000) } else { self.rng.u64(100_000..1_500_000) };
         self.schedule(end, Event::Unblock(cut));
+    }
+
+    /// Something happens to a value of one node, if all nodes are well.
+    fn damage_some(&mut self) {
+        let is_well = |id: &NodeId| self.invariants.is_whole(&self.nodes[id]);
+        let running = self.running();
+        if !self.all().iter().all(is_well) {
+            return;
+        }
+        let Some(id) = self.pick(&running) else { return };
+        let Some(process) = &self.nodes[&id].process else { return };
+        let keys: Vec<Bytes> = process.store.borrow().keys.keys().cloned().collect();
+        let is_readable = self.plan.flips && self.rng.bool();
+        let Some(key) = self.rng.choice(&keys) else { return };
+        if let Some(process) = &self.nodes[&id].process
+            && process.store.borrow_mut().damage(key, is_readable)
+        {
+            self.summary.damages += 1;
+            self.note(|_| {
+                format!("{id}: {key:?} is damaged, {}", if is_readable { "changed" } else { "lost" })
+            });
+        }
     }
 
     /// Saves a node's state as it is now, and trims its log to somewhere below it.

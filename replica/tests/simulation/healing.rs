@@ -2,6 +2,7 @@
 
 use quorumkv_protocol::NodeId;
 use quorumkv_protocol::client::NodeRole;
+use quorumkv_protocol::membership::Member;
 use quorumkv_replica::{Input, Membership, Status};
 
 use crate::model::render;
@@ -79,8 +80,12 @@ impl World {
             Some(_) => agrees((id, status)),
             None => status.membership == Membership::Outsider,
         };
+        let is_whole = |member: &Member| {
+            let process = self.nodes[&member.node].process.as_ref();
+            process.is_some_and(|process| self.invariants.holds_what_is_committed(process))
+        };
         configuration.replacements.is_empty()
-            && configuration.members().all(|member| self.nodes[&member.node].process.is_some())
+            && configuration.members().all(is_whole)
             && self.statuses().all(is_calm)
             && self.clients.unanswered() == 0
     }

@@ -267,10 +267,12 @@ impl World {
         }
     }
 
-    /// Whether every configuration that may yet count keeps a quorum with disks when this node loses its own.
+    /// Whether every configuration that may yet count keeps a quorum with disks when this node loses its own. What is asked for
+    /// and not logged yet could be another.
     fn can_do_without(&self, id: NodeId) -> bool {
         let keeps = |voter: NodeId| voter != id && !self.nodes[&voter].gone;
-        self.possible_configurations().all(|configuration| configuration.is_quorum(keeps))
+        self.members.open.is_empty()
+            && self.possible_configurations().all(|configuration| configuration.is_quorum(keeps))
     }
 
     /// The newest configuration that is committed, and all that may be.

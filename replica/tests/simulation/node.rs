@@ -11,7 +11,8 @@ use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply, SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 use quorumkv_replica::{
-    Effects, Input, LogRead, LogRecord, Notice, Outgoing, PersistId, Replica, StoodDown, Task,
+    DigestTask, Effects, Input, LogRead, LogRecord, Notice, Outgoing, PersistId, Recovered, Replica,
+    StoodDown, Task,
 };
 
 use crate::links::Requests;
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) gone: bool,
     /// Whether its disk is slow for a while.
     pub(crate) slow: bool,
+    /// Whether it has noted, for its next start, that its state is damaged.
+    damaged: bool,
     last_sync: u64,
 }
 
@@ -51,12 +54,15 @@ pub(crate) struct Process {
     jobs: VecDeque<Job>,
     /// When the replica hears of the last job that is done: it hears of the next no earlier.
     reported: u64,
+    /// What is to be digested when the state is there.
+    digest: Option<DigestTask>,
     staged: Option<Staged>,
     serving: BTreeMap<EntryId, Snapshot>,
     pub(crate) requests: Requests,
 }
 
 enum Job {
+    Digest(DigestTask),
     Apply(Vec<Arc<Entry>>),
     WriteChunk(SnapshotChunk),
     Install(EntryId),
@@ -71,6 +77,19 @@ pub(crate) struct ChunkRequest {
     resume: Option<SnapshotPosition>,
 }
 
+impl Process {
+    /// What the digest that is asked for comes to, if the state is where it has to be.
+    fn digested(&mut self) -> Option<Input> {
+        let store = self.store.borrow();
+        let DigestTask { epoch, compare } =
+            self.digest.take_if(|task| task.compare.version == store.applied.version)?;
+        Some(match store.digest(&compare.begin, compare.bytes) {
+            Some((digest, next)) => Input::Digested { epoch, round: compare.round, digest, next },
+            None => Input::StateDamaged,
+        })
+    }
+}
+
 impl Node {
     pub(crate) fn new(saved: Store) -> Self {
         Self {
@@ -80,6 +99,7 @@ impl Node {
             incarnation: 0,
             gone: false,
             slow: false,
+            damaged: false,
             last_sync: 0,
         }
     }
@@ -104,7 +124,7 @@ impl World {
         }
         node.incarnation += 1;
         let incarnation = node.incarnation;
-        let recovered = node.disk.recover(node.saved.applied);
+        let recovered = Recovered { damaged: node.damaged, ..node.disk.recover(node.saved.applied) };
         let store = Rc::new(RefCell::new(node.saved.clone()));
         let replica = Replica::new(id, &recovered, Shared(Rc::clone(&store)), settings);
         let promise = replica.status().promise;
@@ -116,6 +136,7 @@ impl World {
             counted: Vec::new(),
             jobs: VecDeque::new(),
             reported: 0,
+            digest: None,
             staged: None,
             serving: BTreeMap::new(),
             requests: Requests::default(),
@@ -225,6 +246,9 @@ impl World {
         for message in effects.sends {
             self.send(id, message);
         }
+        if let Some(task) = effects.digest {
+            self.begin(id, Job::Digest(task));
+        }
         if !effects.apply.is_empty() {
             self.invariants.committed(id, &effects.apply, &self.nodes);
             self.begin(id, Job::Apply(effects.apply));
@@ -290,8 +314,22 @@ impl World {
             Notice::Promises { behind: Some(_), .. } => self.summary.adopted += 1,
             Notice::Promises { behind: None, .. } => self.wish_early(id),
             Notice::Absurd { node, what } => panic!("{id} says of {node}: {what}"),
-            Notice::Corruption { differing, entry } => {
-                panic!("{id} finds {differing:?} to differ at {entry}")
+            Notice::Corruption { .. }
+            | Notice::Differs { .. }
+            | Notice::Undecided { .. }
+            | Notice::Damaged(_)
+                if self.plan.damages.is_none() =>
+            {
+                panic!("{id} finds damage where there is none: {}", render::notice(notice))
+            }
+            Notice::Corruption { .. } => self.summary.corruptions += 1,
+            Notice::Damaged(_) => {
+                self.summary.quarantines += 1;
+                self.node(id).damaged = true;
+            }
+            Notice::Repaired { .. } => {
+                self.summary.repairs += 1;
+                self.node(id).damaged = false;
             }
             Notice::Impeach { .. } => {
                 self.summary.impeachments += 1;
@@ -302,7 +340,12 @@ impl World {
             Notice::Promised { .. }
             | Notice::Following { .. }
             | Notice::Contending { .. }
-            | Notice::StoodDown { reason: StoodDown::Fenced { .. } | StoodDown::Told, .. }
+            | Notice::StoodDown {
+                reason: StoodDown::Fenced { .. } | StoodDown::Told | StoodDown::Damaged,
+                ..
+            }
+            | Notice::Differs { .. }
+            | Notice::Undecided { .. }
             | Notice::TooFarBehind { .. }
             | Notice::NotAVoter
             | Notice::ConfigurationCommitted { .. }
@@ -351,21 +394,26 @@ impl World {
         let Some(process) = &mut node.process else { return };
         let Some(job) = process.jobs.pop_front() else { return };
         let more = !process.jobs.is_empty();
-        let done = match job {
+        let mut done = Vec::new();
+        match job {
+            Job::Digest(task) => {
+                process.digest = Some(task);
+                done.extend(process.digested());
+            }
             Job::Apply(entries) => {
-                let mut store = process.store.borrow_mut();
                 for entry in &entries {
-                    store.apply(entry);
+                    process.store.borrow_mut().apply(entry);
+                    done.extend(process.digested());
                 }
-                Input::Applied(store.applied.version)
+                done.extend(entries.last().map(|last| Input::Applied(last.id.version)));
             }
             Job::WriteChunk(chunk) if spoil => {
                 process.staged = None;
-                Input::ChunkRejected { snapshot: chunk.position.snapshot }
+                done.push(Input::ChunkRejected { snapshot: chunk.position.snapshot });
             }
             Job::WriteChunk(chunk) => {
                 Staged::take(&mut process.staged, &chunk);
-                Input::ChunkWritten { snapshot: chunk.position.snapshot, next: chunk.next }
+                done.push(Input::ChunkWritten { snapshot: chunk.position.snapshot, next: chunk.next });
             }
             Job::Install(snapshot) => {
                 let staged = process.staged.take().expect("a snapshot was stored before it is installed");
@@ -374,14 +422,16 @@ impl World {
                 *process.store.borrow_mut() = store.clone();
                 self.invariants.installed(id, &store);
                 self.node(id).saved = store;
-                Input::Installed { snapshot }
+                done.push(Input::Installed { snapshot });
             }
-        };
+        }
         let now = self.now;
         let Some(process) = &mut self.node(id).process else { return };
         process.reported = process.reported.max(now + report);
         let delay = process.reported - now;
-        self.schedule(delay, Event::Report(id, incarnation, done));
+        for done in done {
+            self.schedule(delay, Event::Report(id, incarnation, done));
+        }
         if more {
             self.schedule(pause, Event::JobDone(id, incarnation));
         }
@@ -412,10 +462,9 @@ impl World {
                 .serving
                 .get(&position.snapshot)
                 .map(|snapshot| snapshot.chunk(&position.cursor, CHUNK)),
-            None => {
-                let snapshot = process.store.borrow().snapshot();
-                Some(process.serving.entry(snapshot.id()).or_insert(snapshot).chunk(&Bytes::new(), CHUNK))
-            }
+            None => process.store.borrow().snapshot().map(|snapshot| {
+                process.serving.entry(snapshot.id()).or_insert(snapshot).chunk(&Bytes::new(), CHUNK)
+            }),
         };
         let reply = match chunk {
             Some(chunk) => PropagateReply::Chunk { epoch, chunk },

@@ -44,6 +44,10 @@ pub(crate) struct Plan {
     pub(crate) changes: Every,
     pub(crate) amnesias: Every,
     pub(crate) saves: u64,
+    /// How often something happens to the state of a node while those of all are well, and whether values change there, or cannot
+    /// be read. Where members go, the damaged one can be the last, and nobody is left to repair it.
+    pub(crate) damages: Every,
+    pub(crate) flips: bool,
     /// Whether a save of the state is followed by a trim of the log, in a hundred.
     pub(crate) trims: u64,
     /// Whether the state may be saved with entries that this node's log has not synced.
@@ -58,6 +62,10 @@ impl Plan {
         let sizes: &[u64] =
             if comes_and_goes { &[1, 2, 2, 3, 4, 4, 4, 5] } else { &[1, 2, 3, 3, 3, 4, 5, 5, 5, 5] };
         let nodes = *rng.choice(sizes).expect("there are choices");
+        let (trims, state_outruns_log) = (*rng.choice(&[0, 20, 90]).expect("there are choices"), rng.bool());
+        // A changed value is told only by comparison. Before it is found it can be copied with a snapshot, which nobody
+        // could know to be wrong.
+        let flips = nodes > 2 && trims == 0 && !state_outruns_log;
         Self {
             nodes,
             chaos: rng.u64(1_000_000..6_000_000),
@@ -83,8 +91,10 @@ impl Plan {
             changes: sometimes(rng, 10_000..800_000).filter(|_| comes_and_goes),
             amnesias: sometimes(rng, 200_000..3_000_000).filter(|_| comes_and_goes),
             saves: rng.u64(20_000..500_000),
-            trims: *rng.choice(&[0, 20, 90]).expect("there are choices"),
-            state_outruns_log: rng.bool(),
+            damages: sometimes(rng, 200_000..2_000_000).filter(|_| nodes > 1 && !comes_and_goes),
+            flips,
+            trims,
+            state_outruns_log,
         }
     }
 }
@@ -117,6 +127,8 @@ fn settings(rng: &mut Rng) -> Settings {
         backlog_bytes: *rng.choice(&[1_000, 5_000, 1 << 20]).expect("there are choices"),
         cache_bytes: *rng.choice(&[0, 1_000, 1 << 20]).expect("there are choices"),
         reads: 64,
+        compare: Duration::from_millis(rng.u64(20..200)),
+        compare_bytes: rng.u32(1..20),
         catch_up: rng.u64(0..20),
     }
 }

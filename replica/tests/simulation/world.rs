@@ -92,10 +92,14 @@ pub(crate) struct Summary {
     pub(crate) dropped: u64,
     pub(crate) abdications: u64,
     pub(crate) impeachments: u64,
+    pub(crate) damages: u64,
+    pub(crate) corruptions: u64,
+    pub(crate) quarantines: u64,
+    pub(crate) repairs: u64,
 }
 
 impl Summary {
-    pub(crate) const fn fields(&mut self) -> [&mut u64; 23] {
+    pub(crate) const fn fields(&mut self) -> [&mut u64; 27] {
         [
             &mut self.events,
             &mut self.commits,
@@ -120,6 +124,10 @@ impl Summary {
             &mut self.dropped,
             &mut self.abdications,
             &mut self.impeachments,
+            &mut self.damages,
+            &mut self.corruptions,
+            &mut self.quarantines,
+            &mut self.repairs,
         ]
     }
 

@@ -163,7 +163,8 @@ fn absurd_from_leader(leader: &NodeStatus, follower: NodeId) -> Vec<(&'static st
     let next = leader.last.get() + 1_000_000;
     let at = |version: u64| EntryId::new(epoch, Version::new(version));
     let committed = EntryId::new(epoch, leader.committed);
-    let heartbeat = |epoch| PeerMessage::Heartbeat(Heartbeat { epoch, committed: LAST, last: LAST });
+    let heartbeat =
+        |epoch| PeerMessage::Heartbeat(Heartbeat { epoch, committed: LAST, last: LAST, compare: None });
     vec![
         ("a heartbeat of an epoch without end", heartbeat(huge)),
         ("a heartbeat of somebody else's epoch", heartbeat(later)),
@@ -211,7 +212,8 @@ fn absurd_from_leader(leader: &NodeStatus, follower: NodeId) -> Vec<(&'static st
 /// What nobody who follows would tell its leader.
 fn absurd_from_follower(leader: &NodeStatus, me: NodeId) -> Vec<(&'static str, PeerMessage)> {
     let huge = Epoch::new(u64::MAX, me);
-    let heartbeat = |epoch| PeerMessage::Heartbeat(Heartbeat { epoch, committed: LAST, last: LAST });
+    let heartbeat =
+        |epoch| PeerMessage::Heartbeat(Heartbeat { epoch, committed: LAST, last: LAST, compare: None });
     vec![
         ("a heartbeat of the leader's own epoch", heartbeat(leader.epoch)),
         ("a heartbeat of an epoch without end", heartbeat(huge)),
@@ -241,7 +243,7 @@ fn entry(id: EntryId, key: &[u8]) -> Entry {
 }
 
 fn fetch(epoch: Epoch, after: EntryId, resume: Option<SnapshotPosition>) -> PeerMessage {
-    PeerMessage::Propagate(Propagate::Fetch { epoch, after, resume })
+    PeerMessage::Propagate(Propagate::Fetch { epoch, after, resume, whole: false })
 }
 
 fn nowhere() -> SnapshotPosition {

@@ -64,7 +64,8 @@ fn malformed_requests() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn heartbeat() -> PeerEnvelope {
-    let heartbeat = Heartbeat { epoch: epoch(), committed: Version::new(3), last: Version::new(3) };
+    let heartbeat =
+        Heartbeat { epoch: epoch(), committed: Version::new(3), last: Version::new(3), compare: None };
     PeerEnvelope { correlation: 1, body: PeerMessage::Heartbeat(heartbeat) }
 }
 
@@ -119,6 +120,7 @@ async fn as_a_peer(cluster: &Cluster) -> Result<()> {
         applied: Version::ZERO,
         restoring: false,
         disk_full: false,
+        compared: None,
     };
     let request = RequestEnvelope { correlation: 1, timeout_ms: 1, body: put("as-a-peer", "never") };
     let forbidden = [

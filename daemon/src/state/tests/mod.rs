@@ -3,6 +3,7 @@
 mod apply;
 mod concurrency;
 mod crash;
+mod damage;
 mod restore;
 mod scan;
 

@@ -154,10 +154,10 @@ fn a_restore_that_is_given_up_leaves_nothing() {
     Model::at(50).check(&state);
 
     let staging = staged(&state, &source, 1000);
-    state.apply(&entries(51..=100)).expect("apply");
+    state.apply(&entries(51..=101)).expect("apply");
     assert!(matches!(staging.install(), Err(InstallError::Behind { .. })));
     assert_eq!(databases(&path), ["state-1"]);
-    Model::at(100).check(&state);
+    Model::at(101).check(&state);
 }
 
 #[test]

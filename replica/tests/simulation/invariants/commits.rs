@@ -78,11 +78,21 @@ impl Commits {
 
     /// The state is what the committed entries up to its version come to.
     pub(super) fn check_state(&self, id: NodeId, store: &Store) {
+        assert_eq!(*store, self.state_at(store), "the state of {id} is not what was committed");
+    }
+
+    /// Whether the state is what it should be.
+    pub(super) fn is_whole(&self, store: &Store) -> bool {
+        *store == self.state_at(store)
+    }
+
+    /// What the committed entries come to, as far as this state has them.
+    fn state_at(&self, store: &Store) -> Store {
         let mut expected = self.empty.clone();
         let applied = usize::try_from(store.applied.version.get()).expect("runs are short");
         for entry in &self.entries[..applied] {
             expected.apply(entry);
         }
-        assert_eq!(*store, expected, "the state of {id} is not what was committed");
+        expected
     }
 }

@@ -15,7 +15,7 @@ use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 use quorumkv_replica::Outgoing;
 
 use crate::model::store::Store;
-use crate::node::Node;
+use crate::node::{Node, Process};
 use commits::Commits;
 use history::History;
 use promises::Promises;
@@ -50,6 +50,18 @@ impl Invariants {
     /// A node put a snapshot in the place of its state.
     pub(crate) fn installed(&self, id: NodeId, store: &Store) {
         self.commits.check_state(id, store);
+    }
+
+    /// Whether nothing has happened to what the node holds of the state.
+    pub(crate) fn is_whole(&self, node: &Node) -> bool {
+        let process = node.process.as_ref();
+        self.commits.is_whole(&node.saved)
+            && process.is_none_or(|process| self.holds_what_is_committed(process))
+    }
+
+    /// Whether nothing has happened to the state of a node that runs.
+    pub(crate) fn holds_what_is_committed(&self, process: &Process) -> bool {
+        self.commits.is_whole(&process.store.borrow())
     }
 
     /// A node sends a message.
