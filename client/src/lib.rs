@@ -65,8 +65,8 @@ pub use error::{
     Refusal, TooLarge, WriteError,
 };
 pub use quorumkv_protocol::client::{
-    Consistency, DamageFound, Evidence, GaveUp, Got, Item, MemberStatus, Members, NodeRole, NodeStatus, Rule,
-    Scanned, SnapshotProgress, Takeover, Versioned, Witness, Write, Written,
+    Consistency, DamageFound, DamagedPart, Evidence, GaveUp, Got, Item, MemberStatus, Members, NodeRole,
+    NodeStatus, Rule, Scanned, SnapshotProgress, Takeover, Versioned, Witness, Write, Written,
 };
 pub use quorumkv_protocol::entry::Outcome;
 pub use quorumkv_protocol::membership::{Change, Member, Refusal as ChangeRefusal};

@@ -252,7 +252,7 @@ impl<S: StateView> Replica<S> {
                 self.on_fetch(from, correlation, epoch, after, resume, whole);
             }
             PeerMessage::Propagate(Propagate::Differs { epoch, round }) => {
-                self.on_differs(from, epoch, round)
+                self.on_differs(from, epoch, round);
             }
             PeerMessage::PropagateReply(PropagateReply::Entries(reply)) => self.on_append_reply(from, &reply),
             PeerMessage::PropagateReply(PropagateReply::Fetched { epoch, previous, entries }) => {

@@ -123,8 +123,13 @@ impl Index {
         let at = self.extents.iter().position(|extent| extent.segment.sequence > after)?;
         let Extent { segment, end, .. } = &self.extents[at];
         let is_active = at + 1 == self.extents.len();
-        let highest = self.extents.range(..=at).map(|extent| extent.highest).max().unwrap_or(0);
-        Some(Written { segment: Arc::clone(segment), end: *end, highest, is_active })
+        Some(Written { segment: Arc::clone(segment), end: *end, is_active })
+    }
+
+    /// The highest version of any entry in the segments up to this one; 0 if they hold none.
+    pub(crate) fn highest_upto(&self, sequence: u64) -> u64 {
+        let upto = self.extents.iter().take_while(|extent| extent.segment.sequence <= sequence);
+        upto.map(|extent| extent.highest).max().unwrap_or(0)
     }
 
     /// The bytes of log that are kept: whole segments, the active one as far as it is used.

@@ -99,6 +99,13 @@ impl Reader {
         self.base().version + 1
     }
 
+    /// The highest version of any entry in the segments up to this one, also of those that were overwritten since; 0 if they
+    /// hold none.
+    #[must_use]
+    pub fn highest_upto(&self, sequence: u64) -> u64 {
+        self.shared.read().highest_upto(sequence)
+    }
+
     /// The number of the oldest segment that is retained.
     #[must_use]
     pub fn first_segment(&self) -> u64 {

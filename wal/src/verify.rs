@@ -20,11 +20,9 @@ pub struct DamagedSegment {
     pub segment: PathBuf,
     /// Where in it the first bad record or byte is.
     pub offset: u64,
-    /// Its number.
+    /// Its number. Once everything [up to it](crate::Reader::highest_upto) is applied and persisted elsewhere,
+    /// [`trim`](crate::Writer::trim) gets rid of it.
     pub sequence: u64,
-    /// The highest version of any entry in it or before it: once that is applied and persisted elsewhere,
-    /// [`trim`](crate::Writer::trim) above it gets rid of the segment.
-    pub highest: u64,
     /// Whether it is the one that is being written. A [`roll`](crate::Writer::roll) ends that.
     pub is_active: bool,
 }
@@ -45,8 +43,6 @@ pub(crate) struct Written {
     pub(crate) segment: Arc<Segment>,
     /// Absolute position after its last record.
     pub(crate) end: u64,
-    /// The highest version of any entry in it or before it.
-    pub(crate) highest: u64,
     pub(crate) is_active: bool,
 }
 
@@ -60,7 +56,6 @@ pub(crate) fn verify_after(shared: &Shared, after: u64) -> Result<Option<u64>, V
             segment: written.segment.path.clone(),
             offset: position - written.segment.start,
             sequence,
-            highest: written.highest,
             is_active: written.is_active,
         })),
     }

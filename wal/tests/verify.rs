@@ -83,11 +83,17 @@ fn a_damaged_segment_is_got_rid_of_by_a_roll_and_a_trim() {
     let (active, _) = segments(directory.path()).pop_last().unwrap();
     flip(&active, HEADER as u64 + 100);
     let damaged = damage(&running).expect("it is damaged");
-    assert_eq!((damaged.highest, damaged.is_active), (60, true));
+    assert!(damaged.is_active);
+    running.append(vec![entry(3, 61)]);
+    assert_eq!(running.reader.highest_upto(damaged.sequence), 61);
+    assert!(running.reader.highest_upto(damaged.sequence - 1) < 61);
 
     running.writer.roll();
     running.append(Vec::new());
+    running.append(vec![entry(3, 62)]);
     assert!(!damage(&running).expect("it is still there").is_active);
-    running.writer.trim(damaged.highest + 1);
+    assert_eq!(running.reader.highest_upto(damaged.sequence), 61);
+    running.writer.trim(62);
+    assert_eq!(running.reader.first_segment(), damaged.sequence + 1);
     assert_eq!(damage(&running), None);
 }

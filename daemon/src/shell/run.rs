@@ -246,11 +246,9 @@ enum OpenError {
 }
 
 impl OpenError {
-    const fn is_loss(&self) -> bool {
+    fn is_loss(&self) -> bool {
         match self {
-            Self::State(error) => {
-                matches!(error, OpenStateError::Damaged { .. } | OpenStateError::Content(_))
-            }
+            Self::State(error) => error.is_damage(),
             Self::Journal(error) => error.is_loss(),
         }
     }

@@ -67,8 +67,10 @@ impl Owner {
         }
         self.upkeep.done_at = now;
         let status = self.replica.status();
-        let must_go =
-            self.upkeep.damaged.as_ref().is_some_and(|damaged| damaged.highest <= status.applied.get());
+        let is_applied = |damaged: &DamagedSegment| {
+            self.journal.reader().highest_upto(damaged.sequence) <= status.applied.get()
+        };
+        let must_go = self.upkeep.damaged.as_ref().is_some_and(is_applied);
         if (self.journal.is_long() || must_go) && !self.upkeep.persisting && !status.damaged {
             self.upkeep.persisting = true;
             self.applier.submit(Job::Persist);
@@ -134,7 +136,7 @@ impl Owner {
         let Some(persisted) = persisted else { return };
         let damaged = self.upkeep.damaged.as_ref();
         let base =
-            self.journal.trim(persisted, self.snapshots.oldest(), damaged.map(|damaged| damaged.highest));
+            self.journal.trim(persisted, self.snapshots.oldest(), damaged.map(|damaged| damaged.sequence));
         if damaged.is_some_and(|damaged| self.journal.first_segment() > damaged.sequence) {
             self.upkeep.damaged = None;
             tracing::info!("the damaged part of the log is gone; nothing of it was needed any more");

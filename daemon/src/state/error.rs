@@ -46,6 +46,18 @@ pub enum OpenStateError {
     Database(#[source] fjall::Error),
 }
 
+impl OpenStateError {
+    /// Whether what was stored is damaged, or a part of it is gone.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Content(_) => true,
+            Self::Database(error) => is_damage(error),
+            Self::Locked | Self::Io { .. } | Self::Format { .. } => false,
+        }
+    }
+}
+
 impl From<fjall::Error> for OpenStateError {
     fn from(error: fjall::Error) -> Self {
         match error {
@@ -111,6 +123,7 @@ fn is_damage(error: &fjall::Error) -> bool {
         | fjall::Error::Decompress(_)
         | fjall::Error::InvalidTrailer
         | fjall::Error::InvalidTag(_)
+        | fjall::Error::JournalRecovery(_)
         | fjall::Error::Unrecoverable => true,
         _ => false,
     }

@@ -241,7 +241,7 @@ impl Journal {
     /// What follows `needed`, which a replica is being restored to, stays as long as the log does not grow out of
     /// proportion: without it the replica would have to be restored again, for as long as writes go on.
     ///
-    /// What is at or before `damaged` goes in any case, as soon as it is dispensable.
+    /// The files up to the one with the number `damaged` go in any case, as soon as they are dispensable.
     pub(crate) fn trim(
         &mut self,
         persisted: EntryId,
@@ -257,7 +257,9 @@ impl Journal {
             first.saturating_add(u64::try_from(dispensable).unwrap_or(0)).min(persisted.version.get() + 1);
         let needed = needed.filter(|_| bytes < self.retain_bytes.saturating_mul(RESTORE_FACTOR));
         let below = needed.map_or(below, |needed| below.min(needed.get() + 1));
-        let below = damaged.map_or(below, |damaged| below.max(damaged + 1).min(persisted.version.get() + 1));
+        let below = damaged.map_or(below, |damaged| {
+            below.max(reader.highest_upto(damaged) + 1).min(persisted.version.get() + 1)
+        });
         self.writer.trim(below);
         entry_id(reader.base())
     }

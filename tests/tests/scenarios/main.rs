@@ -8,6 +8,7 @@ mod load;
 
 mod add_and_read;
 mod conflict;
+mod damage;
 mod drain;
 mod gives_up;
 mod impeachment;
