@@ -2,7 +2,8 @@
 //!
 //! `config` is what the node was told, `data_dir` who it is. `shell` has the owner of the replica and what is around
 //! it; `net` the connections; `storage` the log and the thread that changes the `state`; `coordination` speaks with
-//! ZooKeeper; `admin` and `metrics` are for those who operate it. `dev` runs a whole cluster of such nodes on one machine.
+//! ZooKeeper; `admin` and `metrics` are for those who operate it. `dev` runs a whole cluster of such nodes on one machine; `recover`
+//! makes a new cluster from what is left of an old one.
 
 mod admin;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod dev;
 mod fatal;
 mod metrics;
 mod net;
+pub mod recover;
 mod shell;
 pub mod state;
 mod storage;

@@ -6,6 +6,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use kvd::config::Config;
 use kvd::config::flags::{Command, CommandLine};
 use kvd::dev::DevFlags;
+use kvd::recover::RecoverFlags;
 use quorumkv_keeper::process::{
     USAGE, arguments, fail, log_to_stderr, raise_file_limit, runtime, warn_of_variables,
 };
@@ -24,6 +25,7 @@ fn start() -> Result<ExitCode, ExitCode> {
     let line = CommandLine::from_arg_matches(&matches).expect("they are of this very command");
     match line.command {
         Some(Command::Dev(flags)) => develop(flags),
+        Some(Command::Recover(flags)) => recover(&flags),
         None => be_a_node(&matches, line.stop_with_stdin),
     }
 }
@@ -31,6 +33,13 @@ fn start() -> Result<ExitCode, ExitCode> {
 /// Runs a cluster on this machine.
 fn develop(flags: DevFlags) -> Result<ExitCode, ExitCode> {
     let ended = runtime(NAME)?.block_on(kvd::dev::run(flags));
+    ended.map_err(|error| fail(NAME, &error.to_string(), if error.is_usage() { USAGE } else { 1 }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a new cluster from what is left of an old one.
+fn recover(flags: &RecoverFlags) -> Result<ExitCode, ExitCode> {
+    let ended = kvd::recover::run(flags);
     ended.map_err(|error| fail(NAME, &error.to_string(), if error.is_usage() { USAGE } else { 1 }))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -89,6 +89,15 @@ impl Log {
         Ok((log, opened.recovered))
     }
 
+    /// Reads the log in `directory` and changes nothing: a torn tail is reported and stays. `None` if there is no log.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn read_only(directory: impl Into<PathBuf>) -> Result<Option<(Reader, Recovered)>, OpenError> {
+        let read = recover::read_only(&directory.into())?;
+        Ok(read.map(|(shared, recovered)| (Reader::new(Arc::new(shared)), recovered)))
+    }
+
     /// A handle for reading.
     #[must_use]
     pub fn reader(&self) -> Reader {

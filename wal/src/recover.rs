@@ -171,18 +171,13 @@ pub(crate) fn open(
         return Err(OpenError::SegmentBytes { segment_bytes });
     }
     make_directory(disk, directory)?;
-    let Some(sequences) = list(directory)? else {
+    let Some(replayed) = replay(directory)? else {
         if let Some(known_durable) = NonZeroU64::new(known_durable) {
             return Err(OpenError::Absent { directory: directory.to_owned(), known_durable });
         }
         return create(disk, directory, segment_bytes);
     };
-    let mut replay = Replay::default();
-    for sequence in sequences.clone() {
-        replay.segment(&segment_path(directory, sequence), sequence, sequence == *sequences.end())?;
-    }
-    let Replay { index, log, end, torn, .. } = replay;
-    let (index, log) = index.zip(log).expect("a segment was replayed");
+    let Replayed { index, log, end, torn } = replayed;
     let active = Arc::clone(index.active());
     let last = index.tail.last.version;
     if last < known_durable {
@@ -200,6 +195,36 @@ pub(crate) fn open(
     disk.remove(&spare_path(directory))?;
     let recovered = recovered(&index.tail, torn);
     Ok(Opened { shared: Shared::new(log, index), end, recovered })
+}
+
+/// Reads a log and changes nothing; `None` if there is none.
+pub(crate) fn read_only(directory: &Path) -> Result<Option<(Shared, Recovered)>, OpenError> {
+    if !directory.is_dir() {
+        return Ok(None);
+    }
+    let Some(Replayed { index, log, torn, .. }) = replay(directory)? else { return Ok(None) };
+    let recovered = recovered(&index.tail, torn);
+    Ok(Some((Shared::new(log, index), recovered)))
+}
+
+/// What the segments of a directory hold.
+struct Replayed {
+    index: Index,
+    log: LogId,
+    end: End,
+    torn: Option<TornTail>,
+}
+
+/// Walks through the segments of a directory; `None` if there are none.
+fn replay(directory: &Path) -> Result<Option<Replayed>, OpenError> {
+    let Some(sequences) = list(directory)? else { return Ok(None) };
+    let mut replay = Replay::default();
+    for sequence in sequences.clone() {
+        replay.segment(&segment_path(directory, sequence), sequence, sequence == *sequences.end())?;
+    }
+    let Replay { index, log, end, torn } = replay;
+    let (index, log) = index.zip(log).expect("a segment was replayed");
+    Ok(Some(Replayed { index, log, end, torn }))
 }
 
 fn recovered(tail: &Tail, torn: Option<TornTail>) -> Recovered {

@@ -10,6 +10,7 @@ use quorumkv_keeper::process::LogFormat;
 use serde::Deserialize;
 
 use crate::dev::DevFlags;
+use crate::recover::RecoverFlags;
 
 /// A node of a replicated key-value store: ZooKeeper names the leader, a quorum decides, any node answers.
 ///
@@ -44,6 +45,11 @@ pub enum Command {
     /// Starts a keeper in this process and every node as a process of its own, says where they are, and tells what
     /// happens to them. Nodes can be killed and started again, by hand or with --restart. Ctrl-C stops everything.
     Dev(DevFlags),
+    /// Make a new cluster from what is left of one that has lost its quorum for good
+    ///
+    /// Takes the best of the data directories that are left, as a new leader would, and makes from it the directory of a new cluster's
+    /// first node, which further nodes can join. Says which versions are kept, and which may be lost.
+    Recover(RecoverFlags),
 }
 
 /// Whether what a node keeps outlives its process.

@@ -319,19 +319,19 @@ fn payload(body: &Body) -> Bytes {
     bytes.freeze()
 }
 
-fn wal_epoch(epoch: Epoch) -> wal::Epoch {
+pub(crate) fn wal_epoch(epoch: Epoch) -> wal::Epoch {
     wal::Epoch { counter: epoch.counter(), node: epoch.node().get() }
 }
 
-fn mark(id: EntryId) -> wal::Mark {
+pub(crate) fn mark(id: EntryId) -> wal::Mark {
     wal::Mark { epoch: wal_epoch(id.epoch), version: id.version.get() }
 }
 
-fn epoch(epoch: wal::Epoch) -> Epoch {
+pub(crate) fn epoch(epoch: wal::Epoch) -> Epoch {
     Epoch::new(epoch.counter, NodeId::new(epoch.node))
 }
 
-fn entry_id(mark: wal::Mark) -> EntryId {
+pub(crate) fn entry_id(mark: wal::Mark) -> EntryId {
     EntryId::new(epoch(mark.epoch), Version::new(mark.version))
 }
 

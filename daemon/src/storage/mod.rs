@@ -5,7 +5,9 @@ mod journal;
 mod snapshots;
 
 pub(crate) use applier::{Applier, Job};
-pub(crate) use journal::{Journal, JournalOptions, OpenJournalError, read_entries};
+pub(crate) use journal::{
+    Journal, JournalOptions, OpenJournalError, entry_id, epoch, mark, read_entries, wal_epoch,
+};
 pub(crate) use snapshots::SnapshotServer;
 
 use quorumkv_protocol::membership::Configuration;

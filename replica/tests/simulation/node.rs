@@ -37,7 +37,7 @@ pub(crate) struct Node {
     /// Whether its disk is slow for a while.
     pub(crate) slow: bool,
     /// Whether it has noted, for its next start, that its state is damaged.
-    damaged: bool,
+    pub(crate) damaged: bool,
     last_sync: u64,
 }
 
@@ -46,6 +46,8 @@ pub(crate) struct Process {
     pub(crate) replica: Replica<Shared>,
     pub(crate) store: Rc<RefCell<Store>>,
     inbox: Vec<Input>,
+    /// Whether it knew that its state is damaged when it was last woken.
+    pub(crate) knew_damage: bool,
     /// Where the configuration came from that counted last.
     configured: Version,
     /// The configurations that votes and samples were counted in when it was last awake; at the end, the last of them.
@@ -132,6 +134,7 @@ impl World {
             replica,
             store,
             inbox: Vec::new(),
+            knew_damage: false,
             configured: Version::ZERO,
             counted: Vec::new(),
             jobs: VecDeque::new(),
@@ -195,6 +198,7 @@ impl World {
         let node = self.node(id);
         let Some(process) = node.process.as_mut().filter(|_| node.incarnation == incarnation) else { return };
         let inbox = std::mem::take(&mut process.inbox);
+        process.knew_damage = process.replica.status().damaged;
         process.counted = vec![process.replica.configuration().clone()];
         for input in &inbox {
             process.replica.handle(now, input.clone());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::membership::{ChangeRequest, Configuration};
+use quorumkv_protocol::peer::PeerMessage;
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 use quorumkv_replica::Outgoing;
 
@@ -52,10 +53,11 @@ impl Invariants {
         self.commits.check_state(id, store);
     }
 
-    /// Whether nothing has happened to what the node holds of the state.
+    /// Whether nothing has happened to what the node holds of the state, nor does it believe so.
     pub(crate) fn is_whole(&self, node: &Node) -> bool {
         let process = node.process.as_ref();
-        self.commits.is_whole(&node.saved)
+        !node.damaged
+            && self.commits.is_whole(&node.saved)
             && process.is_none_or(|process| self.holds_what_is_committed(process))
     }
 
@@ -66,6 +68,9 @@ impl Invariants {
 
     /// A node sends a message.
     pub(crate) fn sent(&mut self, id: NodeId, message: &Outgoing, nodes: &BTreeMap<NodeId, Node>) {
+        let knows_damage = nodes[&id].process.as_ref().is_some_and(|process| process.knew_damage);
+        let shows = matches!(message.envelope.body, PeerMessage::ReadSampleReply(_));
+        assert!(!(knows_damage && shows), "{id} shows a state that it knows to be damaged");
         self.promises.sent(id, message);
         durability::check_message(id, message, nodes);
         self.known.sent(id, message);
@@ -78,6 +83,8 @@ impl Invariants {
 
     /// A node's epoch is established.
     pub(crate) fn established(&mut self, id: NodeId, epoch: Epoch, nodes: &BTreeMap<NodeId, Node>) {
+        let knows_damage = nodes[&id].process.as_ref().is_some_and(|process| process.knew_damage);
+        assert!(!knows_damage, "{id} leads with a state that it knows to be damaged");
         self.promises.established(id, epoch);
         membership::check_leader(epoch, counting(id, nodes), nodes);
     }

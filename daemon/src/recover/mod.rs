@@ -1,0 +1,148 @@
+//! `kvd recover`: a new cluster from what is left of one that has lost its quorum for good, offline (docs/members.md).
+//!
+//! Of the directories that are left, the one with the best log is taken, as a new leader would take it: by the last entry's epoch
+//! and version. Everything in it is kept, committed or not. What was acknowledged by others only is lost, and whether that can
+//! be is known: if the nodes that are missing are too few to have committed anything without one of those that are left,
+//! nothing is.
+
+mod flags;
+mod new;
+mod report;
+mod survivor;
+
+pub use flags::RecoverFlags;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use quorumkv_protocol::ClusterId;
+use thiserror::Error;
+
+use crate::coordination::{HostPort, HostPortError};
+use crate::data_dir::DataDirError;
+use crate::state::OpenStateError;
+use new::NewCluster;
+use report::Report;
+use survivor::Survivor;
+
+/// Why no cluster was made. What was there is as it was.
+#[derive(Debug, Error)]
+pub enum RecoverError {
+    /// `--address` is none.
+    #[error("--address: {0}")]
+    Address(#[from] HostPortError),
+    /// A directory is not that of a node.
+    #[error("{0} is no data directory of kvd: name those that held LOCK, node.json, log and state")]
+    NoDataDir(PathBuf),
+    /// A directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A node has never belonged to a cluster.
+    #[error("the node of {0} has never belonged to a cluster: leave it out")]
+    NoCluster(PathBuf),
+    /// The directories are of different clusters.
+    #[error("{path} is of cluster {found}, and the others are of {expected}: recover one cluster at a time")]
+    OtherCluster {
+        /// The odd one.
+        path: PathBuf,
+        /// Its cluster.
+        found: ClusterId,
+        /// That of the first directory.
+        expected: ClusterId,
+    },
+    /// One node's directory is given twice, or a copy of it.
+    #[error("{0} and {1} are of one node: leave one of them out")]
+    Twice(PathBuf, PathBuf),
+    /// A state cannot be used.
+    #[error("the state in {path} cannot be used ({source}): leave it out")]
+    State {
+        /// The data directory.
+        path: PathBuf,
+        /// Why.
+        source: OpenStateError,
+    },
+    /// A state is damaged.
+    #[error("the state in {path} is damaged ({what}): leave it out")]
+    Damaged {
+        /// The data directory.
+        path: PathBuf,
+        /// In which way.
+        what: String,
+    },
+    /// A log cannot be used.
+    #[error("the log in {path} cannot be used: {reason}")]
+    Log {
+        /// The data directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Those that are left can serve.
+    #[error(
+        "{present} of the {voters} nodes that vote are here, and {quorum} are a quorum: start them, and nothing is lost (--force makes a \
+         new cluster all the same)"
+    )]
+    Quorum {
+        /// Voters whose directories are there.
+        present: usize,
+        /// All voters.
+        voters: usize,
+        /// How many are enough.
+        quorum: usize,
+    },
+    /// There is something where the new directory is to be.
+    #[error("{0} is there already, and not empty: name another directory")]
+    Occupied(PathBuf),
+    /// The new directory cannot be made.
+    #[error("cannot make the new directory: {0}")]
+    Make(String),
+    /// The report cannot be written.
+    #[error("cannot write to stdout: {0}")]
+    Output(io::Error),
+}
+
+impl RecoverError {
+    /// Whether the command line is to blame.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Address(_) | Self::NoDataDir(_) | Self::Occupied(_))
+    }
+}
+
+/// Makes the new cluster, or with `--dry-run` says what it would be.
+///
+/// # Errors
+/// See [`RecoverError`].
+pub fn run(flags: &RecoverFlags) -> Result<(), RecoverError> {
+    let address: HostPort = flags.address.parse()?;
+    new::check_target(&flags.to)?;
+    let survivors =
+        flags.directories.iter().map(|path| Survivor::open(path)).collect::<Result<Vec<_>, _>>()?;
+    check_together(&survivors)?;
+    let best = survivors.iter().max_by_key(|survivor| survivor.last).expect("clap demands one directory");
+    let report = Report::new(&survivors, best);
+    if report.has_quorum() && !flags.force {
+        return Err(report.quorum_error());
+    }
+    let made = match flags.dry_run {
+        true => None,
+        false => Some(NewCluster::make(best, &survivors, &address, &flags.to)?),
+    };
+    let text = if flags.json { report.json(made.as_ref()) } else { report.text(made.as_ref(), &flags.to) };
+    writeln!(io::stdout(), "{text}").map_err(RecoverError::Output)
+}
+
+/// All are of one cluster, and each of another node.
+fn check_together(survivors: &[Survivor]) -> Result<(), RecoverError> {
+    let expected = survivors[0].cluster;
+    for (at, survivor) in survivors.iter().enumerate() {
+        let Survivor { path, cluster: found, node, .. } = survivor;
+        if *found != expected {
+            return Err(RecoverError::OtherCluster { path: path.clone(), found: *found, expected });
+        }
+        if let Some(other) = survivors[..at].iter().find(|other| other.node == *node) {
+            return Err(RecoverError::Twice(other.path.clone(), path.clone()));
+        }
+    }
+    Ok(())
+}
