@@ -47,7 +47,7 @@ pub(crate) struct Process {
     pub(crate) store: Rc<RefCell<Store>>,
     inbox: Vec<Input>,
     /// Whether it knew that its state is damaged when it was last woken.
-    pub(crate) knew_damage: bool,
+    knew_damage: bool,
     /// Where the configuration came from that counted last.
     configured: Version,
     /// The configurations that votes and samples were counted in when it was last awake; at the end, the last of them.
@@ -80,6 +80,11 @@ pub(crate) struct ChunkRequest {
 }
 
 impl Process {
+    /// Whether it has known that its state is damaged since before it was last woken.
+    pub(crate) fn knows_damage(&self) -> bool {
+        self.knew_damage && self.replica.status().damaged
+    }
+
     /// What the digest that is asked for comes to, if the state is where it has to be.
     fn digested(&mut self) -> Option<Input> {
         let store = self.store.borrow();

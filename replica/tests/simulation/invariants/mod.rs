@@ -68,7 +68,7 @@ impl Invariants {
 
     /// A node sends a message.
     pub(crate) fn sent(&mut self, id: NodeId, message: &Outgoing, nodes: &BTreeMap<NodeId, Node>) {
-        let knows_damage = nodes[&id].process.as_ref().is_some_and(|process| process.knew_damage);
+        let knows_damage = nodes[&id].process.as_ref().is_some_and(Process::knows_damage);
         let shows = matches!(message.envelope.body, PeerMessage::ReadSampleReply(_));
         assert!(!(knows_damage && shows), "{id} shows a state that it knows to be damaged");
         self.promises.sent(id, message);
@@ -83,7 +83,7 @@ impl Invariants {
 
     /// A node's epoch is established.
     pub(crate) fn established(&mut self, id: NodeId, epoch: Epoch, nodes: &BTreeMap<NodeId, Node>) {
-        let knows_damage = nodes[&id].process.as_ref().is_some_and(|process| process.knew_damage);
+        let knows_damage = nodes[&id].process.as_ref().is_some_and(Process::knows_damage);
         assert!(!knows_damage, "{id} leads with a state that it knows to be damaged");
         self.promises.established(id, epoch);
         membership::check_leader(epoch, counting(id, nodes), nodes);
