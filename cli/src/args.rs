@@ -164,6 +164,30 @@ pub(crate) enum Command {
     /// Show and change who belongs to the cluster
     #[command(subcommand)]
     Member(MemberCommand),
+    /// Make a new cluster from what is left of one that has lost its quorum for good; the nodes must be stopped
+    #[command(after_help = "Example, of three nodes of which two are gone:\n  \
+        kvctl recover /var/lib/kvd-5002 --to /var/lib/kvd-new --address 10.0.0.7:5000 --dry-run\n  \
+        kvctl recover /var/lib/kvd-5002 --to /var/lib/kvd-new --address 10.0.0.7:5000\n  \
+        kvd --data-dir /var/lib/kvd-new --port 5000 --advertise 10.0.0.7:5000 --zookeeper 10.0.0.1:2181/kv-2 …\n\n\
+        Name the data directories of all nodes that are left: the best is taken, and none is changed. Runs kvd, which must be beside\n\
+        kvctl or in PATH. See docs/members.md.")]
+    Recover {
+        /// Data directories of the nodes that are left
+        #[arg(required = true, value_name = "DIR")]
+        directories: Vec<PathBuf>,
+        /// Where the first node of the new cluster is to keep its data; it must not be there, or be empty
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Where that node will be reached
+        #[arg(long, value_name = "HOST:PORT")]
+        address: String,
+        /// Only say what would be kept, and what lost
+        #[arg(long)]
+        dry_run: bool,
+        /// Make a new cluster even if the nodes that are left could go on as the old one
+        #[arg(long)]
+        force: bool,
+    },
     /// Set all keys of a file of JSON lines
     #[command(
         after_help = "Examples:\n  kvctl import backup.jsonl\n  zcat backup.jsonl.gz | kvctl import -\n\n\

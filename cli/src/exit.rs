@@ -91,6 +91,8 @@ impl Code {
 pub(crate) enum Failure {
     /// Whoever read stdout has seen enough (`kvctl scan | head`): nobody is left to tell, and nothing went wrong.
     ReaderGone,
+    /// Another program that was run has told on stderr what happened.
+    Told(Code),
     /// Something is to be told.
     Report(Box<Report>),
 }
@@ -140,6 +142,7 @@ impl Failure {
     pub(crate) fn code(&self) -> Option<Code> {
         match self {
             Self::ReaderGone => None,
+            Self::Told(code) => Some(*code),
             Self::Report(report) => Some(report.code),
         }
     }

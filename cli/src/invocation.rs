@@ -51,6 +51,7 @@ pub(crate) enum Task {
     Kill { node: String, at_once: bool },
     Drain { node: String, undo: bool },
     Member(MemberTask),
+    Recover(Recovery),
     Import(Import),
     Export(Export),
     Bench(BenchArguments),
@@ -77,6 +78,16 @@ pub(crate) struct Changing {
     pub(crate) wait: Duration,
     /// Longest time to wait for another change to end.
     pub(crate) patience: Duration,
+}
+
+/// What to make a new cluster from, and where.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) directories: Vec<PathBuf>,
+    pub(crate) to: PathBuf,
+    pub(crate) address: Endpoint,
+    pub(crate) dry_run: bool,
+    pub(crate) force: bool,
 }
 
 /// Which keys to list.
@@ -175,6 +186,7 @@ const fn default_timeout(command: &Command) -> Duration {
         | Command::Scan { .. }
         | Command::Member(_)
         | Command::Drain { .. }
+        | Command::Recover { .. }
         | Command::Bench { .. }
         | Command::Completions { .. } => TIMEOUT,
     }
@@ -208,6 +220,10 @@ fn task(command: Command, timeout: Duration) -> Result<Task, Failure> {
         Command::Kill { node, at_once } => Task::Kill { node, at_once },
         Command::Drain { node, undo } => Task::Drain { node, undo },
         Command::Member(command) => Task::Member(member(command, timeout)?),
+        Command::Recover { directories, to, address, dry_run, force } => {
+            let address = address.parse().map_err(|error| usage(format!("{error}")))?;
+            Task::Recover(Recovery { directories, to, address, dry_run, force })
+        }
         Command::Import { file, checkpoint, window } => Task::Import(import(file, checkpoint, window)?),
         Command::Export { prefix, file, after, resume } => {
             Task::Export(Export { prefix: bytes_of(prefix), after: after.map(bytes_of), file, resume })

@@ -77,7 +77,11 @@ fn json_is_asked_for() -> bool {
 }
 
 fn report(failure: &Failure, format: Format) -> ExitCode {
-    let Failure::Report(report) = failure else { return ExitCode::SUCCESS };
+    let report = match failure {
+        Failure::ReaderGone => return ExitCode::SUCCESS,
+        Failure::Told(code) => return ExitCode::from(*code as u8),
+        Failure::Report(report) => report,
+    };
     let line = if format == Format::Json { report.json() } else { report.line() };
     // Without stderr, the exit code still tells.
     let _ = writeln!(std::io::stderr(), "{line}");

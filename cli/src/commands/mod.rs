@@ -6,6 +6,7 @@ mod evidence;
 mod export;
 mod import;
 mod member;
+mod recover;
 mod scan;
 mod status;
 mod transfer;
@@ -37,6 +38,9 @@ fn dispatch(invocation: Invocation, output: &mut Output) -> Result<(), Failure> 
     if let Task::BenchElection(arguments) = &invocation.task {
         return runtime(1)?.block_on(bench::election::run(&invocation, arguments, output));
     }
+    if let Task::Recover(recovery) = &invocation.task {
+        return recover::run(recovery, output);
+    }
     runtime(1)?.block_on(online(invocation, output))
 }
 
@@ -59,7 +63,7 @@ async fn online(invocation: Invocation, output: &mut Output) -> Result<(), Failu
         Task::Member(task) => member::run(client, task, output).await,
         Task::Import(import) => import::run(client, import, invocation.timeout, output).await,
         Task::Export(export) => export::run(client, export, invocation.timeout, output).await,
-        Task::Bench(_) | Task::BenchElection(_) | Task::Completions(_) => {
+        Task::Bench(_) | Task::BenchElection(_) | Task::Completions(_) | Task::Recover(_) => {
             unreachable!("they are carried out elsewhere")
         }
     }

@@ -82,6 +82,7 @@ fn status_in_json_has_everything() {
               "applied": "40",
               "cluster": "0000000000000007",
               "committed": "41",
+              "damage": null,
               "endpoint": "<node1>",
               "epoch": "3@a100000000000000",
               "gave_up": null,

@@ -116,6 +116,7 @@ impl RecoverError {
 pub fn run(flags: &RecoverFlags) -> Result<(), RecoverError> {
     let address: HostPort = flags.address.parse()?;
     new::check_target(&flags.to)?;
+    check_distinct(&flags.directories)?;
     let survivors =
         flags.directories.iter().map(|path| Survivor::open(path)).collect::<Result<Vec<_>, _>>()?;
     check_together(&survivors)?;
@@ -130,6 +131,17 @@ pub fn run(flags: &RecoverFlags) -> Result<(), RecoverError> {
     };
     let text = if flags.json { report.json(made.as_ref()) } else { report.text(made.as_ref(), &flags.to) };
     writeln!(io::stdout(), "{text}").map_err(RecoverError::Output)
+}
+
+/// No directory is given twice.
+fn check_distinct(directories: &[PathBuf]) -> Result<(), RecoverError> {
+    let real: Vec<_> = directories.iter().map(|path| std::fs::canonicalize(path).ok()).collect();
+    for (at, path) in real.iter().enumerate().filter(|(_, path)| path.is_some()) {
+        if let Some(first) = real[..at].iter().position(|other| other == path) {
+            return Err(RecoverError::Twice(directories[first].clone(), directories[at].clone()));
+        }
+    }
+    Ok(())
 }
 
 /// All are of one cluster, and each of another node.

@@ -1,9 +1,11 @@
 //! The directory of the new cluster's first node.
 
 use std::fs::{self, File};
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use quorumkv_protocol::entry::{Body, Entry, Reconfiguration};
 use quorumkv_protocol::membership::{Configuration, Member};
@@ -84,8 +86,12 @@ fn fill_state(
     let state = State::open(&data_dir.state(), Options::default())?;
     let source = SnapshotSource::open(&best.state)?;
     let mut staging = Staging::begin(&state, source.identity())?;
+    let total = best.state.disk_bytes()?;
+    let mut progress = Progress::new();
     while let Some(position) = staging.position() {
-        staging.write(&source.chunk(&position.cursor, CHUNK_BYTES)?)?;
+        let chunk = source.chunk(&position.cursor, CHUNK_BYTES)?;
+        progress.copied(chunk.data.len() as u64, total);
+        staging.write(&chunk)?;
     }
     staging.install()?;
     for entries in best.unapplied.chunks(BATCH) {
@@ -95,6 +101,32 @@ fn fill_state(
     state.apply(&[Entry { id: opening, body: Body::Configure(Box::new(change)) }])?;
     state.persist()?;
     Ok(())
+}
+
+/// Tells a person how far it is, once a second.
+struct Progress {
+    copied: u64,
+    told: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { copied: 0, told: Instant::now() }
+    }
+
+    fn copied(&mut self, bytes: u64, total: u64) {
+        self.copied += bytes;
+        if self.told.elapsed() >= Duration::from_secs(1) && std::io::stderr().is_terminal() {
+            self.told = Instant::now();
+            // Nobody may be reading any more.
+            let _ = writeln!(
+                std::io::stderr(),
+                "kvd: copied {} MiB of about {} MiB",
+                self.copied >> 20,
+                total.max(self.copied) >> 20
+            );
+        }
+    }
 }
 
 /// Makes a log that goes on after the state.

@@ -24,6 +24,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use quorumkv_protocol::client::Request;
 use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::membership::Member;
 use quorumkv_protocol::peer::{Digest, PeerEnvelope};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 use quorumkv_replica::{DigestTask, LogRead, PersistId};
@@ -46,6 +47,8 @@ pub(crate) enum Event {
     /// A client's request that only the leader can answer: a write, or one about the members. `retried` if another leader may
     /// have got it before.
     ToLead { request: Request, deadline: Instant, reply: ReplyTo, retried: bool },
+    /// This node is no member, and these are, as the leader says: whoever restores it has to be reached.
+    Acquainted(Vec<Member>),
     /// Serve no clients and do not lead, or do so again.
     Drain { undo: bool },
     /// The state is damaged, as what a client asked for shows: this, for people.

@@ -48,6 +48,8 @@ pub(super) struct Owner {
     pub(super) takeover: Stopwatch,
     pub(super) cluster: ClusterId,
     pub(super) links: Links,
+    /// Members that this node has heard of while its own log names none: it needs to reach them to be restored.
+    pub(super) acquainted: Vec<Member>,
     pub(super) mirror: Mirror,
     pub(super) done: mpsc::UnboundedSender<Done>,
     /// The moment that timestamps count from.
@@ -195,6 +197,10 @@ impl Owner {
             // It may be of a link that was closed meanwhile.
             Event::PeerUp(node) if !self.links.include(node) => return,
             Event::PeerUp(node) => Input::PeerUp(node),
+            Event::Acquainted(members) => {
+                self.acquainted = members;
+                return self.reconfigured();
+            }
             Event::Drain { undo } => return self.election.drain(!undo),
             Event::StateDamaged(what) => return self.state_damaged(&what),
             Event::PeerDown(node) => Input::PeerDown(node),
@@ -354,7 +360,10 @@ impl Owner {
         let latest = self.replica.configuration().clone();
         let committed = self.replica.committed_configuration().clone();
         // Those that are about to go are still spoken with: they have to hear of it.
-        let members = committed.members().chain(latest.members());
+        if latest.member(self.node.id).is_some() {
+            self.acquainted.clear();
+        }
+        let members = committed.members().chain(latest.members()).chain(&self.acquainted);
         let members: BTreeMap<NodeId, Member> = members.map(|member| (member.node, member.clone())).collect();
         for gone in self.links.keep(self.cluster, &members) {
             self.tell(Input::PeerDown(gone));

@@ -11,8 +11,8 @@ use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member
 use quorumkv_protocol::{ClientId, ClusterId, NodeId, RequestId};
 use tokio::time::{sleep, timeout};
 
-use super::Node;
 use super::form::{PATIENCE, patiently};
+use super::{Event, Node};
 use crate::coordination::Coordinator;
 use crate::data_dir::decode_membership;
 use crate::net::frames::{self, ConnectionError};
@@ -27,6 +27,8 @@ enum Outcome {
     Stranger,
     /// It is being restored, to take the place of that member.
     Replacing(NodeId),
+    /// It was added, and is being restored.
+    Joining,
     /// The members do not want it now.
     Refused(String),
     /// None of the members could be asked.
@@ -38,7 +40,8 @@ pub(super) async fn run(node: Arc<Node>, cluster: ClusterId, coordinator: Coordi
     let mut told = None;
     while node.configurations().member(node.id).is_none() {
         let outcome = attempt(&node, cluster, &coordinator).await;
-        if told.as_ref() != Some(&outcome) {
+        let is_member = node.configurations().member(node.id).is_some();
+        if told.as_ref() != Some(&outcome) && !is_member {
             match &outcome {
                 Outcome::Stranger => tracing::warn!(
                     %cluster, "is no member of the cluster: waits to be added with `kvctl member add {}`", node.address
@@ -46,6 +49,7 @@ pub(super) async fn run(node: Arc<Node>, cluster: ClusterId, coordinator: Coordi
                 Outcome::Replacing(old) => {
                     tracing::info!(%old, "is restored to take the place that it had before it lost its disk");
                 }
+                Outcome::Joining => tracing::info!("was added to the cluster, and is brought up to date"),
                 Outcome::Refused(why) => tracing::warn!("cannot take its old place yet: {why}"),
                 Outcome::Unheard(why) => tracing::warn!("no member answers: {why}"),
             }
@@ -78,10 +82,16 @@ async fn take_place(node: &Node, members: &Members, via: &str) -> Outcome {
     let is_this = |member: &Member| member.node == node.id;
     let mut here =
         members.members.iter().map(|member| &member.member).filter(|member| member.address == node.address);
-    let Some(old) = here.clone().find(|member| !is_this(member)).or_else(|| here.next()) else {
-        return Outcome::Stranger;
+    let is_member = members.members.iter().any(|member| is_this(&member.member));
+    if is_member {
+        let all = members.members.iter().map(|member| member.member.clone()).collect();
+        // The owner is gone only when the process is about to end.
+        let _ = node.events.send(Event::Acquainted(all)).await;
+    }
+    let Some(old) = here.find(|member| !is_this(member)) else {
+        return if is_member { Outcome::Joining } else { Outcome::Stranger };
     };
-    if members.members.iter().any(|member| is_this(&member.member)) {
+    if is_member {
         return Outcome::Replacing(old.node);
     }
     let new = Member { node: node.id, address: node.address.clone() };

@@ -431,6 +431,7 @@ impl Start {
             election: Election::new(Arc::clone(node), coordinator, self.done.clone(), session_timeout),
             takeover: Stopwatch::default(),
             cluster,
+            acquainted: Vec::new(),
             links: Links::new(Arc::clone(node), self.closing.clone()),
             mirror,
             done: self.done.clone(),

@@ -114,6 +114,18 @@ impl Record {
         self.refused.extend(other.refused);
     }
 
+    /// How many acknowledged writes up to this version are there as they were acknowledged, and how many after it are not there.
+    pub(crate) fn kept_to(&self, last: Version, contents: &Contents) -> (usize, usize) {
+        let (before, after): (Vec<_>, Vec<_>) =
+            self.acknowledged.iter().partition(|(_, value)| value.version <= last);
+        let is_kept = |(key, value): &&(&Vec<u8>, &Versioned)| contents.get(*key) == Some(*value);
+        let is_missing = |(key, _): &&(&Vec<u8>, &Versioned)| !contents.contains_key(*key);
+        let kept = before.iter().filter(is_kept).count();
+        let missing = after.iter().filter(is_missing).count();
+        assert_eq!((kept, missing), (before.len(), after.len()), "all of the first, and none of the others");
+        (kept, missing)
+    }
+
     /// Checks, besides, that no write failed at all: the client library got over all that happened.
     pub(crate) fn verify_without_failures(&self, contents: &Contents) -> Result<()> {
         let failed: Vec<_> = self.unknown.keys().chain(&self.refused).collect();

@@ -17,6 +17,7 @@ mod members;
 mod nine_servers;
 mod quorum;
 mod real_input;
+mod recover;
 mod restart;
 mod restore;
 mod stale_read;
