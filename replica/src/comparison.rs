@@ -19,6 +19,9 @@ use crate::time::Timestamp;
 /// A round ends after this many of the pauses between rounds, even if not all have answered.
 const PATIENCE: u32 = 5;
 
+/// After the last part, this many pauses pass before the first is compared again.
+const REST: u32 = 10;
+
 /// How far the comparison of the states has come.
 #[derive(Debug)]
 pub(crate) struct Comparison {
@@ -27,8 +30,8 @@ pub(crate) struct Comparison {
     /// Where the part begins that comes next.
     begin: Bytes,
     under_way: Option<Round>,
-    /// When the last round ended.
-    ended: Timestamp,
+    /// When the next round may begin.
+    due: Timestamp,
 }
 
 #[derive(Debug)]
@@ -41,8 +44,8 @@ struct Round {
 }
 
 impl Comparison {
-    pub(crate) const fn new(now: Timestamp) -> Self {
-        Self { rounds: 0, begin: Bytes::new(), under_way: None, ended: now }
+    pub(crate) const fn new(due: Timestamp) -> Self {
+        Self { rounds: 0, begin: Bytes::new(), under_way: None, due }
     }
 
     /// What all replicas are to compare now.
@@ -70,17 +73,13 @@ impl Comparison {
 impl<S: StateView> Replica<S> {
     /// Begins a round if it is time for one. Called when heartbeats are about to be sent, so that they carry it.
     pub(crate) fn begin_comparison(&mut self) {
-        let (now, version, period) = (self.now, self.log.last(), self.settings.compare);
+        let (now, version) = (self.now, self.log.last());
         let Role::Leader(leader) = &mut self.role else { return };
         let is_alone = leader.progress.is_empty();
         let epoch = leader.epoch;
         let is_established = leader.is_established();
         let comparison = &mut leader.comparison;
-        if is_alone
-            || !is_established
-            || comparison.under_way.is_some()
-            || now.since(comparison.ended) < period
-        {
+        if is_alone || !is_established || comparison.under_way.is_some() || now < comparison.due {
             return;
         }
         comparison.rounds += 1;
@@ -100,7 +99,7 @@ impl<S: StateView> Replica<S> {
         if !is_complete && now.since(round.started) < period * PATIENCE {
             return;
         }
-        leader.comparison.ended = now;
+        leader.comparison.due = now + period;
         let Some(round) = leader.comparison.under_way.take() else { return };
         let (epoch, version) = (leader.epoch, round.ask.version);
         let groups = agreeing(&round.digests);
@@ -113,6 +112,9 @@ impl<S: StateView> Replica<S> {
             return;
         }
         if let ([_], Some(next)) = (groups.as_slice(), round.next) {
+            if next.is_empty() {
+                leader.comparison.due = now + period * REST;
+            }
             leader.comparison.begin = next;
         }
         for node in groups.into_iter().filter(|group| !is_right(group)).flatten() {

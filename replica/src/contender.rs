@@ -173,7 +173,8 @@ impl<S: StateView> Replica<S> {
         // What any of the quorum knew to be committed is in the log that was adopted from it.
         let committed = contender.grants.values().map(|grant| grant.committed).max().unwrap_or_default();
         let opening = EntryId::new(epoch, self.log.last().next());
-        let mut leader = Leader::new(epoch, opening.version, &self.peers(), opening.version, self.now);
+        let (now, compared) = (self.now, self.now + self.settings.compare);
+        let mut leader = Leader::new(epoch, opening.version, &self.peers(), opening.version, now, compared);
         for (node, last) in grants {
             leader.expect(node, self.log.last_possible_match(last));
         }

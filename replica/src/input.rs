@@ -191,9 +191,9 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Reads that may be in flight. Beyond it, reads are refused as overload.
     pub reads: usize,
-    /// How often the leader has a part of all states compared, and how many bytes of keys and values are in it.
+    /// How often the leader has a part of all states compared. After the last part it rests for ten times as long.
     pub compare: Duration,
-    /// See `compare`.
+    /// Bytes of keys and values in one part.
     pub compare_bytes: u32,
     /// Versions of the leader's log that a learner may lack and still be promoted: so few that it soon has them.
     pub catch_up: u64,
@@ -215,7 +215,7 @@ impl Default for Settings {
             cache_bytes: 4 << 20,
             reads: 65_536,
             compare: Duration::from_secs(1),
-            compare_bytes: 4 << 20,
+            compare_bytes: 1 << 20,
             catch_up: 1024,
         }
     }

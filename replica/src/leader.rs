@@ -41,9 +41,10 @@ impl Leader {
         peers: &[NodeId],
         next: Version,
         now: Timestamp,
+        compared: Timestamp,
     ) -> Self {
         let progress = peers.iter().map(|&peer| (peer, Progress::new(next, now))).collect();
-        let comparison = Comparison::new(now);
+        let comparison = Comparison::new(compared);
         Self { epoch, opening, established: false, progress, heartbeat_due: now, warned: now, comparison }
     }
 

@@ -16,8 +16,11 @@ use crate::storage::Job;
 /// How often the storage is looked after.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Bytes of tables that are read back each time; of the log it is one segment.
-const SCRUB_BYTES: u64 = 16 << 20;
+/// Bytes of tables that are read back each time.
+const SCRUB_BYTES: u64 = 8 << 20;
+
+/// After the last table, and after the last segment of the log, this long passes before the first is read again.
+const REST: Duration = Duration::from_secs(10);
 
 /// What is looked after, and how far that is.
 #[derive(Debug)]
@@ -30,8 +33,11 @@ pub(super) struct Upkeep {
     persisting: bool,
     /// The scrub of the state; `None` while it is at work.
     scrub: Option<Scrub>,
-    /// The last segment of the log that was read back.
+    /// When tables are to be read on.
+    scrub_due: Instant,
+    /// The last segment of the log that was read back, and when the next is to be.
     verified: u64,
+    verify_due: Instant,
     /// A damaged segment, until it is trimmed.
     damaged: Option<DamagedSegment>,
 }
@@ -40,8 +46,10 @@ pub(super) struct Upkeep {
 #[derive(Debug)]
 pub(crate) struct Looked {
     scrub: Scrub,
-    state: std::io::Result<Scrubbed>,
-    log: Result<Option<u64>, VerifyError>,
+    /// `None` if no table was to be read.
+    state: Option<std::io::Result<Scrubbed>>,
+    /// The number of the segment that was read back; 0 after the last. `None` if none was to be.
+    log: Option<Result<u64, VerifyError>>,
 }
 
 impl Upkeep {
@@ -52,7 +60,9 @@ impl Upkeep {
             done_at: Instant::now(),
             persisting: false,
             scrub: Some(scrub),
+            scrub_due: Instant::now(),
             verified: 0,
+            verify_due: Instant::now(),
             damaged: None,
         }
     }
@@ -96,10 +106,13 @@ impl Owner {
     fn look_at_data(&mut self) {
         let Some(mut scrub) = self.upkeep.scrub.take() else { return };
         let (reader, done, verified) = (self.journal.reader(), self.done.clone(), self.upkeep.verified);
-        let is_log_known_bad = self.upkeep.damaged.is_some();
+        let now = Instant::now();
+        let is_state_due = now >= self.upkeep.scrub_due;
+        let is_log_due = now >= self.upkeep.verify_due && self.upkeep.damaged.is_none();
         self.node.tasks.spawn_blocking(move || {
-            let state = scrub.step(SCRUB_BYTES);
-            let log = if is_log_known_bad { Ok(None) } else { reader.verify_after(verified) };
+            let state = is_state_due.then(|| scrub.step(SCRUB_BYTES));
+            let verify = || reader.verify_after(verified).map(|verified| verified.unwrap_or(0));
+            let log = is_log_due.then(verify);
             let _ = done.send(Done::Looked(Box::new(Looked { scrub, state, log })));
         });
     }
@@ -107,15 +120,21 @@ impl Owner {
     pub(super) fn looked(&mut self, looked: Looked) {
         self.upkeep.scrub = Some(looked.scrub);
         match looked.state {
-            Ok(Scrubbed::Continues | Scrubbed::Whole) => {}
-            Ok(Scrubbed::Damaged(what)) => self.state_damaged(&what),
-            Err(error) => tracing::warn!("the state cannot be read back: {error}"),
+            None | Some(Ok(Scrubbed::Continues)) => {}
+            Some(Ok(Scrubbed::Whole)) => self.upkeep.scrub_due = Instant::now() + REST,
+            Some(Ok(Scrubbed::Damaged(what))) => self.state_damaged(&what),
+            Some(Err(error)) => tracing::warn!("the state cannot be read back: {error}"),
         }
         match looked.log {
-            // After the last segment comes the first.
-            Ok(verified) => self.upkeep.verified = verified.unwrap_or(0),
-            Err(VerifyError::Damaged(damaged)) => self.log_damaged(damaged),
-            Err(VerifyError::Io(error)) => tracing::warn!("the log cannot be read back: {error}"),
+            None => {}
+            Some(Ok(verified)) => {
+                self.upkeep.verified = verified;
+                if verified == 0 {
+                    self.upkeep.verify_due = Instant::now() + REST;
+                }
+            }
+            Some(Err(VerifyError::Damaged(damaged))) => self.log_damaged(damaged),
+            Some(Err(VerifyError::Io(error))) => tracing::warn!("the log cannot be read back: {error}"),
         }
     }
 
