@@ -21,5 +21,6 @@ mod recover;
 mod restart;
 mod restore;
 mod stale_read;
+mod stalled;
 mod two_leaders;
 mod zookeeper_gone;
