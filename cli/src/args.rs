@@ -184,7 +184,7 @@ pub(crate) enum Command {
         /// Only say what would be kept, and what lost
         #[arg(long)]
         dry_run: bool,
-        /// Make a new cluster even if the nodes that are left could go on as the old one
+        /// Make a new cluster even if the nodes that are left could go on as the old one, or from a damaged state
         #[arg(long)]
         force: bool,
     },

@@ -397,6 +397,8 @@ pub struct HeartbeatReply {
     pub restoring: bool,
     /// Whether its disk is nearly full: the leader then takes nothing that makes the data larger.
     pub disk_full: bool,
+    /// Whether its state is damaged: it votes, and cannot lead or show anything until it is repaired.
+    pub damaged: bool,
     /// The answer to the heartbeat's comparison, once it is there.
     pub compared: Option<Compared>,
 }

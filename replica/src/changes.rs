@@ -139,12 +139,12 @@ impl<S: StateView> Replica<S> {
         Ok(next)
     }
 
-    /// Whether the vote of this node could count now: it is this node itself, or it answers the leader.
+    /// Whether this node could carry its part now: it is this node itself, or it answers the leader and its state is whole.
     pub(crate) fn is_live(&self, node: NodeId) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let silence = self.settings.quorum_silence;
         let answers = leader.progress.get(&node).is_some_and(|progress| {
-            progress.matched > Version::ZERO && self.now.since(progress.heard) < silence
+            progress.matched > Version::ZERO && self.now.since(progress.heard) < silence && !progress.damaged
         });
         node == self.me || (answers && self.links.contains(&node))
     }

@@ -105,17 +105,19 @@ impl<S: StateView> Replica<S> {
         let groups = agreeing(&round.digests);
         let configuration = self.configurations.latest();
         let is_right = |group: &Vec<NodeId>| configuration.is_quorum(|voter| group.contains(&voter));
-        if !groups.iter().any(is_right) {
-            if groups.len() > 1 {
-                self.out.notice(Notice::Undecided { groups, version });
-            }
-            return;
-        }
-        if let ([_], Some(next)) = (groups.as_slice(), round.next) {
+        let is_decided = groups.iter().any(is_right);
+        // What a quorum agrees on is compared again if somebody differs; what nobody can decide is not, so that the rest is.
+        if let (true, Some(next)) = (is_decided == (groups.len() == 1), round.next) {
             if next.is_empty() {
                 leader.comparison.due = now + period * REST;
             }
             leader.comparison.begin = next;
+        }
+        if !is_decided {
+            if groups.len() > 1 {
+                self.out.notice(Notice::Undecided { groups, version });
+            }
+            return;
         }
         for node in groups.into_iter().filter(|group| !is_right(group)).flatten() {
             self.out.notice(Notice::Differs { node, version });

@@ -118,6 +118,7 @@ impl<S: StateView> Replica<S> {
             applied: self.applied,
             restoring: self.pull.is_some(),
             disk_full: self.disk_full,
+            damaged: self.integrity.is_damaged(),
             compared: heartbeat.compare.as_ref().and_then(|compare| self.compared(epoch, compare)),
         };
         self.out.reply(from, correlation, PeerMessage::HeartbeatReply(reply));

@@ -6,6 +6,7 @@
 use std::mem;
 
 use bytes::Bytes;
+use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{Compare, Compared, Digest, MAX_COMPARED_BYTES};
 use quorumkv_protocol::{EntryId, Epoch, ErrorCode, NodeId, Version};
 
@@ -20,6 +21,8 @@ use crate::state::StateView;
 pub(crate) struct Integrity {
     /// While the state is damaged: what was committed here when that was found, and so all that may be on its way to the state.
     damaged: Option<Version>,
+    /// In which way, if that is known: it was found since this node started.
+    damage: Option<Damage>,
     /// What was found out and not acted upon yet.
     found: Option<Damage>,
     /// Whether it was said, by a node that has to go on with what it has.
@@ -33,7 +36,8 @@ impl Integrity {
     /// Of a node that has just started. If it is the only one that votes, nobody could repair it.
     pub(crate) fn recover(recovered: &Recovered, is_alone: bool) -> Self {
         let damaged = (recovered.damaged && !is_alone).then_some(recovered.applied.version);
-        Self { damaged, ..Self::default() }
+        let found = (recovered.damaged && is_alone).then_some(Damage::Unreadable);
+        Self { damaged, found, ..Self::default() }
     }
 
     /// The state turned out to be damaged. That is acted upon at the end of the round.
@@ -43,6 +47,11 @@ impl Integrity {
 
     pub(crate) const fn is_damaged(&self) -> bool {
         self.damaged.is_some()
+    }
+
+    /// Whether the state is not what it should be, or not known not to be: a copy of it could not be told from a right one.
+    pub(crate) fn misleads(&self) -> bool {
+        self.is_damaged() && self.damage != Some(Damage::Unreadable)
     }
 
     /// Whether a snapshot of this version would replace everything of the damaged state.
@@ -114,15 +123,17 @@ impl<S: StateView> Replica<S> {
         }
         self.stand_down(StoodDown::Damaged);
         self.integrity.damaged = Some(self.committed);
+        self.integrity.damage = Some(damage);
         self.integrity.digest = None;
         self.parked.clear();
         self.restart_reads();
         self.fail_barriers(ErrorCode::NotReady);
     }
 
-    /// Whether no other node votes.
+    /// Whether no other node votes, by a configuration that may count.
     pub(crate) fn is_alone(&self) -> bool {
-        self.configuration().count(|voter| voter != self.me) == 0
+        let others = |known: &Configuration| known.count(|voter| voter != self.me);
+        self.configurations.iter().any(|known| others(known) == 0)
     }
 
     /// Pulls the leader's state in the place of a damaged one, if that is not under way.
@@ -138,7 +149,9 @@ impl<S: StateView> Replica<S> {
 
     /// A snapshot took the place of the state. If that was damaged, what was committed since follows.
     pub(crate) fn mended(&mut self, snapshot: EntryId) {
-        if mem::take(&mut self.integrity.damaged).is_none() {
+        // What was found in the state before, or asked about it, is not true of this one.
+        let Integrity { damaged, .. } = mem::take(&mut self.integrity);
+        if damaged.is_none() {
             return;
         }
         self.mark_applied(snapshot.version);

@@ -375,6 +375,7 @@ impl<S: StateView> Replica<S> {
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.heard = self.now;
         progress.disk_full = reply.disk_full;
+        progress.damaged = reply.damaged;
         if let Some(compared) = reply.compared {
             leader.comparison.answered(from, compared);
         }

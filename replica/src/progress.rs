@@ -26,6 +26,8 @@ pub(crate) struct Progress {
     pub(crate) reading: bool,
     /// Whether its disk is nearly full, as it last said.
     pub(crate) disk_full: bool,
+    /// Whether its state is damaged, as it last said.
+    pub(crate) damaged: bool,
     /// The configuration that no longer has it. It is told of that until it is committed, then no more.
     pub(crate) leaving: Option<Version>,
 }
@@ -59,6 +61,7 @@ impl Progress {
             heard: now,
             reading: false,
             disk_full: false,
+            damaged: false,
             leaving: None,
         }
     }

@@ -50,7 +50,12 @@ pub(crate) struct Written {
 pub(crate) fn verify_after(shared: &Shared, after: u64) -> Result<Option<u64>, VerifyError> {
     let Some(written) = shared.read().written_after(after) else { return Ok(None) };
     let sequence = written.segment.sequence;
-    match first_bad(shared, &written)? {
+    let bad = match first_bad(shared, &written) {
+        // The medium does not give back what was written to it.
+        Err(error) if is_medium_error(&error.source) => Some(written.segment.start),
+        found => found?,
+    };
+    match bad {
         None => Ok(Some(sequence)),
         Some(position) => Err(VerifyError::Damaged(DamagedSegment {
             segment: written.segment.path.clone(),
@@ -59,6 +64,12 @@ pub(crate) fn verify_after(shared: &Shared, after: u64) -> Result<Option<u64>, V
             is_active: written.is_active,
         })),
     }
+}
+
+/// Whether something was lost, rather than that it could not be read just now.
+fn is_medium_error(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        || error.kind() == std::io::ErrorKind::UnexpectedEof
 }
 
 /// The absolute position of the first thing in the segment that is not as it was written.

@@ -362,7 +362,8 @@ const fn is_local(request: &Request) -> bool {
 fn fail_unreadable(node: &Node, error: &ReadError, reply: ReplyTo) {
     if error.is_damage() {
         // An owner that has no time for it finds out by itself.
-        let _ = node.events.try_send(Event::StateDamaged(error.to_string()));
+        let database = node.state().database();
+        let _ = node.events.try_send(Event::StateDamaged { database, what: error.to_string() });
     }
     reply.fail(ErrorCode::Corruption, error.to_string());
 }
@@ -403,6 +404,8 @@ impl Scan {
                 Ok((page, view.applied().version))
             });
             match page {
+                // The state may have been found to be damaged since the scan was let through.
+                _ if node.is_quarantined() => reply.fail(ErrorCode::NotReady, node.remarks()),
                 Err(error) => fail_unreadable(&node, &error, reply),
                 Ok((page, at)) => {
                     let item = |(key, record): (Bytes, crate::state::Record)| Item {

@@ -143,6 +143,7 @@ mod tests {
             applied,
             restoring: false,
             disk_full: false,
+            damaged: false,
             compared: None,
         };
         PeerEnvelope { correlation, body: PeerMessage::HeartbeatReply(reply) }

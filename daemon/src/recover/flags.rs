@@ -25,7 +25,7 @@ pub struct RecoverFlags {
     /// Only say what would be kept, and what lost
     #[arg(long)]
     pub dry_run: bool,
-    /// Make a new cluster even if the nodes that are left could go on as the old one
+    /// Make a new cluster even if the nodes that are left could go on as the old one, or from a damaged state
     #[arg(long)]
     pub force: bool,
     /// Write the report as JSON

@@ -62,7 +62,9 @@ pub enum RecoverError {
         source: OpenStateError,
     },
     /// A state is damaged.
-    #[error("the state in {path} is damaged ({what}): leave it out")]
+    #[error(
+        "the state in {path} is damaged ({what}): leave it out, or if there is no better one, take what can be read with --force"
+    )]
     Damaged {
         /// The data directory.
         path: PathBuf,
@@ -117,10 +119,15 @@ pub fn run(flags: &RecoverFlags) -> Result<(), RecoverError> {
     let address: HostPort = flags.address.parse()?;
     new::check_target(&flags.to)?;
     check_distinct(&flags.directories)?;
-    let survivors =
-        flags.directories.iter().map(|path| Survivor::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let survivors = flags
+        .directories
+        .iter()
+        .map(|path| Survivor::open(path, flags.force))
+        .collect::<Result<Vec<_>, _>>()?;
     check_together(&survivors)?;
-    let best = survivors.iter().max_by_key(|survivor| survivor.last).expect("clap demands one directory");
+    // Of equal logs, the one with a state that is whole.
+    let worth = |survivor: &&Survivor| (survivor.last, survivor.state_doubt.is_none());
+    let best = survivors.iter().max_by_key(worth).expect("clap demands one directory");
     let report = Report::new(&survivors, best);
     if report.has_quorum() && !flags.force {
         return Err(report.quorum_error());

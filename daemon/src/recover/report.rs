@@ -64,9 +64,11 @@ impl<'a> Report<'a> {
                 Some(why) => format!("its log cannot be used: {why}"),
                 None => format!("log to {}", survivor.last),
             };
+            let doubt =
+                survivor.state_doubt.as_ref().map_or(String::new(), |why| format!(", damaged: {why}"));
             let _ = writeln!(
                 text,
-                "{is_best}  {} (node {}): {log}, state to {}",
+                "{is_best}  {} (node {}): {log}, state to {}{doubt}",
                 survivor.path.display(),
                 survivor.node,
                 survivor.applied
@@ -132,6 +134,7 @@ impl<'a> Report<'a> {
                     "last": survivor.last.version.to_string(),
                     "applied": survivor.applied.version.to_string(),
                     "log_lost": survivor.log_lost,
+                    "state_damaged": survivor.state_doubt,
                     "best": std::ptr::eq(survivor, best),
                 })
             })

@@ -31,6 +31,8 @@ pub(super) struct Survivor {
     pub(super) promise: Epoch,
     /// Why the log says nothing about what was committed after the state, if it does not.
     pub(super) log_lost: Option<String>,
+    /// Why the state may not be what it should be.
+    pub(super) state_doubt: Option<String>,
     /// The entries after the state.
     pub(super) unapplied: Vec<Arc<Entry>>,
     /// Keeps a daemon from using it meanwhile.
@@ -38,7 +40,8 @@ pub(super) struct Survivor {
 }
 
 impl Survivor {
-    pub(super) fn open(path: &Path) -> Result<Self, RecoverError> {
+    /// With `force`, a state that is damaged is taken as far as it can be read.
+    pub(super) fn open(path: &Path, force: bool) -> Result<Self, RecoverError> {
         if !path.join("node.json").is_file() {
             return Err(RecoverError::NoDataDir(path.to_owned()));
         }
@@ -47,7 +50,10 @@ impl Survivor {
         let membership = identity.membership.ok_or_else(|| RecoverError::NoCluster(path.to_owned()))?;
         let state = State::open(&data_dir.state(), Options::default())
             .map_err(|source| RecoverError::State { path: path.to_owned(), source })?;
-        check_state(path, &state)?;
+        let state_doubt = match check_state(path, &state) {
+            Err(RecoverError::Damaged { what, .. }) if force => Some(what),
+            checked => checked.map(|()| None)?,
+        };
         let applied = state.applied();
         let mut survivor = Self {
             path: path.to_owned(),
@@ -58,6 +64,7 @@ impl Survivor {
             last: applied,
             promise: applied.epoch,
             log_lost: None,
+            state_doubt,
             unapplied: Vec::new(),
             _held: data_dir,
         };

@@ -51,8 +51,8 @@ pub(crate) enum Event {
     Acquainted(Vec<Member>),
     /// Serve no clients and do not lead, or do so again.
     Drain { undo: bool },
-    /// The state is damaged, as what a client asked for shows: this, for people.
-    StateDamaged(String),
+    /// The state in this database is damaged, as what a client asked for shows: this, for people.
+    StateDamaged { database: u64, what: String },
     /// A client's quorum read.
     Read { key: Bytes, evidence: bool, deadline: Instant, reply: ReplyTo },
     /// A client's linearizable scan.
@@ -73,8 +73,10 @@ pub(crate) enum Done {
     StateAt { task: DigestTask, view: View },
     /// A part of the state was digested.
     Digested { epoch: Epoch, round: u64, digest: Digest, next: Option<Bytes> },
-    /// The state is damaged, as what was to be done with it shows: this, for people.
-    StateDamaged(String),
+    /// The state in this database is damaged, as what was to be done with it shows: this, for people.
+    StateDamaged { database: u64, what: String },
+    /// Nothing can be applied to the state any more, because it is damaged.
+    StateBroken { database: u64, what: String },
     /// A part of what is on the disk was read back.
     Looked(Box<Looked>),
     /// Entries were read from the log.

@@ -23,6 +23,9 @@ pub(super) const CONNECTED: &str = "connected";
 /// A leader that was not heard for this long is not counted on.
 const LEADER_SILENCE: Duration = Duration::from_secs(2);
 
+/// States that were found to differ are spoken of for this long: they are compared again meanwhile.
+const UNDECIDED: Duration = Duration::from_secs(300);
+
 /// A node, as its tasks know it.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -65,6 +68,8 @@ struct Published {
     takeover: Option<Takeover>,
     gave_up: Option<(Epoch, String, Instant)>,
     damage: Option<Found>,
+    /// Whose states were found to differ, as this node leads, and when that was last found.
+    undecided: Option<(String, Instant)>,
 }
 
 /// Damage that was found on the disk.
@@ -140,6 +145,7 @@ impl Node {
             takeover: None,
             gave_up: None,
             damage: None,
+            undecided: None,
         };
         Self {
             id: parts.id,
@@ -156,7 +162,8 @@ impl Node {
             disk_full: AtomicBool::new(false),
             outsider: AtomicBool::new(false),
             drained: AtomicBool::new(false),
-            quarantined: AtomicBool::new(false),
+            // Until the owner knows better.
+            quarantined: AtomicBool::new(parts.state.is_marked_damaged()),
             state: parts.state,
             cluster: OnceLock::new(),
             configurations: RwLock::new(Arc::new(Configurations {
@@ -280,6 +287,11 @@ impl Node {
         is_news
     }
 
+    /// The states of some replicas differ, and nobody can tell which is right.
+    pub(crate) fn set_undecided(&self, what: String) {
+        self.change(|published| published.undecided = Some((what, Instant::now())));
+    }
+
     /// The damage is gone.
     pub(crate) fn damage_repaired(&self, part: DamagedPart) {
         self.metrics.damage_repaired(part);
@@ -365,6 +377,10 @@ impl Node {
             return "the state is damaged, as this node found before it was restarted: it is not used, and about to be replaced by \
                     the leader's"
                 .to_owned();
+        }
+        let is_recent = |(_, at): &(String, Instant)| at.elapsed() < UNDECIDED;
+        if let Some((what, _)) = published.undecided.filter(is_recent) {
+            return what;
         }
         if let Some(unwell) = published.unwell {
             return unwell;

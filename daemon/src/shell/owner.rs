@@ -55,6 +55,8 @@ pub(super) struct Owner {
     /// The moment that timestamps count from.
     pub(super) origin: Instant,
     pub(super) upkeep: Upkeep,
+    /// Why nothing can be applied any more, until it is clear whether the state is replaced.
+    pub(super) broken: Option<String>,
     /// The configuration that this node was removed with.
     pub(super) removed: Option<EntryId>,
 }
@@ -202,7 +204,7 @@ impl Owner {
                 return self.reconfigured();
             }
             Event::Drain { undo } => return self.election.drain(!undo),
-            Event::StateDamaged(what) => return self.state_damaged(&what),
+            Event::StateDamaged { database, what } => return self.state_damaged(database, &what),
             Event::PeerDown(node) => Input::PeerDown(node),
             Event::PeerRefused(node) => Input::PeerRefused(node),
             Event::ToLead { request, deadline, reply, retried } => {
@@ -259,7 +261,12 @@ impl Owner {
             Done::StatePersisted(persisted) => return self.persisted(persisted),
             Done::StateAt { task, view } => return self.digest(task, view),
             Done::Digested { epoch, round, digest, next } => Input::Digested { epoch, round, digest, next },
-            Done::StateDamaged(what) => return self.state_damaged(&what),
+            Done::StateDamaged { database, what } => return self.state_damaged(database, &what),
+            Done::StateBroken { database, what } => {
+                self.state_damaged(database, &what);
+                self.broken = Some(what);
+                return;
+            }
             Done::Looked(looked) => return self.looked(*looked),
             Done::LogRead { read, entries } => Input::LogRead { read, entries },
             Done::ChunkWritten { snapshot, next } => Input::ChunkWritten { snapshot, next },
@@ -293,6 +300,9 @@ impl Owner {
             let effects = self.replica.flush(rand::random());
             let status = self.replica.status();
             let orders = self.carry_out_once(effects, &status);
+            if let Some(what) = self.broken.take().filter(|_| !status.damaged) {
+                die(&format!("entries cannot be applied, and no other node could repair the state: {what}"));
+            }
             if orders.is_empty() {
                 return self.node.publish(status, self.now());
             }
@@ -378,14 +388,14 @@ impl Owner {
             Task::Install { snapshot } => self.applier.submit(Job::Install(snapshot)),
             Task::ServeChunk { to, correlation, epoch, resume } => {
                 let (snapshots, routes) = (self.snapshots.clone(), Arc::clone(&self.node.routes));
-                let done = self.done.clone();
+                let (done, database) = (self.done.clone(), self.node.state().database());
                 self.node.tasks.spawn_blocking(move || {
                     let reply = match snapshots.chunk(to, resume.as_ref()) {
                         Ok(chunk) => PropagateReply::Chunk { epoch, chunk },
                         Err(error) => {
                             tracing::warn!(%to, "cannot serve a snapshot: {error}");
                             if error.is_damage() {
-                                let _ = done.send(Done::StateDamaged(error.to_string()));
+                                let _ = done.send(Done::StateDamaged { database, what: error.to_string() });
                             }
                             PropagateReply::Unavailable { epoch }
                         }

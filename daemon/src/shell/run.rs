@@ -436,6 +436,7 @@ impl Start {
             mirror,
             done: self.done.clone(),
             origin: Instant::now(),
+            broken: None,
             upkeep: Upkeep::new(
                 self.config.data_dir.clone(),
                 self.config.min_free_bytes,

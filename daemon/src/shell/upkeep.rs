@@ -118,11 +118,12 @@ impl Owner {
     }
 
     pub(super) fn looked(&mut self, looked: Looked) {
+        let database = looked.scrub.database();
         self.upkeep.scrub = Some(looked.scrub);
         match looked.state {
             None | Some(Ok(Scrubbed::Continues)) => {}
             Some(Ok(Scrubbed::Whole)) => self.upkeep.scrub_due = Instant::now() + REST,
-            Some(Ok(Scrubbed::Damaged(what))) => self.state_damaged(&what),
+            Some(Ok(Scrubbed::Damaged(what))) => self.state_damaged(database, &what),
             Some(Err(error)) => tracing::warn!("the state cannot be read back: {error}"),
         }
         match looked.log {
@@ -164,8 +165,11 @@ impl Owner {
         self.tell(Input::Trimmed(base));
     }
 
-    /// A part of the state was found to be damaged.
-    pub(super) fn state_damaged(&mut self, what: &str) {
+    /// A part of the state was found to be damaged, if it is still the state.
+    pub(super) fn state_damaged(&mut self, database: u64, what: &str) {
+        if database != self.node.state().database() {
+            return;
+        }
         if self.node.damage_noticed(DamagedPart::State, what) {
             tracing::error!("the state is damaged: {what}");
         }
@@ -185,8 +189,9 @@ impl Owner {
                 self.snapshots.close_all();
                 if self.replica.status().damaged {
                     let state = self.node.state().clone();
+                    let database = state.database();
                     self.node.tasks.spawn_blocking(move || {
-                        if let Err(error) = state.mark_damaged() {
+                        if let Err(error) = state.mark_damaged(database) {
                             tracing::warn!("cannot note on the disk that the state is damaged: {error}");
                         }
                     });
@@ -202,7 +207,7 @@ impl Owner {
                     "the states of {} differ after version {version}, and no majority agrees",
                     groups.join(" and ")
                 );
-                self.node.damage_noticed(DamagedPart::State, &what);
+                self.node.set_undecided(what);
             }
             _ => {}
         }
@@ -214,7 +219,9 @@ impl Owner {
         self.node.tasks.spawn_blocking(move || {
             let _ = done.send(match view.digest(&compare.begin, compare.bytes as usize) {
                 Ok((digest, next)) => Done::Digested { epoch, round: compare.round, digest, next },
-                Err(error) if error.is_damage() => Done::StateDamaged(error.to_string()),
+                Err(error) if error.is_damage() => {
+                    Done::StateDamaged { database: view.database(), what: error.to_string() }
+                }
                 Err(error) => return tracing::warn!("the state cannot be compared: {error}"),
             });
         });

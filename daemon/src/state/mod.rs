@@ -191,12 +191,18 @@ impl State {
         self.store().persist()
     }
 
-    /// Notes, durably, that this state is damaged. The note holds until another state is installed.
+    /// The number of the database that is the state: another one after each snapshot that was installed.
+    #[must_use]
+    pub fn database(&self) -> u64 {
+        self.store().directory().number()
+    }
+
+    /// Notes, durably, that the state in this database is damaged. The note says nothing of other databases.
     ///
     /// # Errors
     /// The disk cannot be written.
-    pub fn mark_damaged(&self) -> std::io::Result<()> {
-        self.shared.home.mark_damaged(self.store().directory().number())
+    pub fn mark_damaged(&self, database: u64) -> std::io::Result<()> {
+        self.shared.home.mark_damaged(database)
     }
 
     /// Whether this state was noted to be damaged.

@@ -74,6 +74,12 @@ impl Scrub {
         Self { shared, database: 0, left: Vec::new(), current: None }
     }
 
+    /// The number of the database that was read last.
+    #[must_use]
+    pub const fn database(&self) -> u64 {
+        self.database
+    }
+
     /// Reads about `max_bytes`, or to the end of the last table.
     ///
     /// # Errors

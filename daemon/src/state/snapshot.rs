@@ -52,6 +52,12 @@ impl SnapshotSource {
         self.view.applied()
     }
 
+    /// The number of the database that this is a snapshot of.
+    #[must_use]
+    pub fn database(&self) -> u64 {
+        self.view.database()
+    }
+
     /// The piece that begins at `cursor`, which is empty or the `next` of the piece before. Its data has at most
     /// `max_bytes`, or one row.
     ///

@@ -48,6 +48,12 @@ impl View {
         self.applied
     }
 
+    /// The number of the database that this is a view of.
+    #[must_use]
+    pub fn database(&self) -> u64 {
+        self.store.directory().number()
+    }
+
     /// What `key` holds.
     ///
     /// # Errors

@@ -142,10 +142,14 @@ impl Worker {
     /// Nothing more can be applied to this state. If that is because it is damaged, the leader's can take its place.
     fn failed(&mut self, error: &str, is_damage: bool) {
         self.is_broken = true;
-        match self.state.find_damage() {
-            Ok(Some(what)) => self.tell(Done::StateDamaged(what)),
-            _ if is_damage => self.tell(Done::StateDamaged(error.to_owned())),
-            Ok(None) | Err(_) => die(error),
+        let what = match is_damage {
+            true => Some(error.to_owned()),
+            // It may only tell that an earlier error, in the background, was the last straw.
+            false => self.state.find_damage().ok().flatten(),
+        };
+        match what {
+            Some(what) => self.tell(Done::StateBroken { database: self.state.database(), what }),
+            None => die(error),
         }
     }
 

@@ -436,6 +436,7 @@ pub(crate) fn peer_messages() -> Vec<PeerMessage> {
         applied: Version::new(43),
         restoring: false,
         disk_full: false,
+        damaged: false,
         compared: None,
     };
     let mut messages = vec![
@@ -447,6 +448,7 @@ pub(crate) fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::HeartbeatReply(reply),
         PeerMessage::HeartbeatReply(HeartbeatReply { restoring: true, ..reply }),
         PeerMessage::HeartbeatReply(HeartbeatReply { disk_full: true, ..reply }),
+        PeerMessage::HeartbeatReply(HeartbeatReply { damaged: true, ..reply }),
         PeerMessage::NotMember { since: entry_id(7, 43) },
         PeerMessage::Doubt { epoch: entry_id(7, 43).epoch },
     ];

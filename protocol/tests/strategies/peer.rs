@@ -126,14 +126,15 @@ fn heartbeat_reply() -> impl Strategy<Value = HeartbeatReply> {
     let compared =
         (number(), any::<u128>()).prop_map(|(round, digest)| Compared { round, digest: Digest(digest) });
     let compared = option::of(compared);
-    (epoch(), epoch(), entry_id(), version(), any::<bool>(), any::<bool>(), compared).prop_map(
-        |(epoch, promise, durable, applied, restoring, disk_full, compared)| HeartbeatReply {
+    (epoch(), epoch(), entry_id(), version(), any::<bool>(), any::<[bool; 2]>(), compared).prop_map(
+        |(epoch, promise, durable, applied, restoring, [disk_full, damaged], compared)| HeartbeatReply {
             epoch,
             promise,
             durable,
             applied,
             restoring,
             disk_full,
+            damaged,
             compared,
         },
     )

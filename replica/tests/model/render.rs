@@ -161,13 +161,14 @@ pub(crate) fn message(message: &PeerMessage) -> String {
             )
         }
         PeerMessage::HeartbeatReply(reply) => format!(
-            "Heard {}: promised {}, durable {}, applied {}{}{}{}",
+            "Heard {}: promised {}, durable {}, applied {}{}{}{}{}",
             epoch(reply.epoch),
             epoch(reply.promise),
             id(reply.durable),
             reply.applied,
             if reply.restoring { ", restoring" } else { "" },
             if reply.disk_full { ", disk full" } else { "" },
+            if reply.damaged { ", damaged" } else { "" },
             reply.compared.map_or(String::new(), |compared| format!(", digest {}", compared.round)),
         ),
         PeerMessage::NotMember { since } => format!("NotMember since {}", id(*since)),

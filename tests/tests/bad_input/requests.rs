@@ -120,6 +120,7 @@ async fn as_a_peer(cluster: &Cluster) -> Result<()> {
         applied: Version::ZERO,
         restoring: false,
         disk_full: false,
+        damaged: false,
         compared: None,
     };
     let request = RequestEnvelope { correlation: 1, timeout_ms: 1, body: put("as-a-peer", "never") };

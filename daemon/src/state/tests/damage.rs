@@ -121,7 +121,7 @@ fn damage_is_noted_until_another_state_is_installed() {
     let state = open(&path);
     state.apply(&entries(1..=200)).expect("apply");
     assert!(!state.is_marked_damaged());
-    state.mark_damaged().expect("noted");
+    state.mark_damaged(state.database()).expect("noted");
     drop(state);
     let state = open(&path);
     assert!(state.is_marked_damaged());
