@@ -40,7 +40,7 @@ fn develop(flags: DevFlags) -> Result<ExitCode, ExitCode> {
 /// Makes a new cluster from what is left of an old one.
 fn recover(flags: &RecoverFlags) -> Result<ExitCode, ExitCode> {
     let ended = kvd::recover::run(flags);
-    ended.map_err(|error| fail(NAME, &error.to_string(), if error.is_usage() { USAGE } else { 1 }))?;
+    ended.map_err(|error| fail(NAME, &error.to_string(), error.exit_code()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -112,6 +112,12 @@ impl Metrics {
             syncs: Mutex::new(RecentSyncs { present: recorder(), past: recorder(), since: Instant::now() }),
         };
         metrics.register();
+        // A counter that comes into being with its first event shows no increase.
+        for part in [DamagedPart::State, DamagedPart::Log] {
+            let part = Part { part: part.name() };
+            drop(metrics.damage_found.get_or_create(&part));
+            drop(metrics.damage_repaired.get_or_create(&part));
+        }
         metrics
     }
 

@@ -16,17 +16,25 @@ pub(crate) fn run(recovery: &Recovery, output: &mut Output) -> Result<(), Failur
     command.arg("recover").args(directories).arg("--to").arg(to).arg("--address").arg(address.as_str());
     command.args(dry_run.then_some("--dry-run")).args(force.then_some("--force"));
     command.args((output.format == Format::Json).then_some("--json"));
-    // It tells how far it is on stderr.
-    let ended = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|error| {
+    // It tells people how far it is on stderr. To programs, what went wrong is told as everywhere.
+    let is_for_programs = output.format == Format::Json;
+    command.stdin(Stdio::null()).stderr(if is_for_programs { Stdio::piped() } else { Stdio::inherit() });
+    let ended = command.output().map_err(|error| {
         Failure::io(&format!("run {}", kvd.display()), &error)
             .advise("kvd must be beside kvctl, or in PATH: it knows its own files")
     })?;
     output.bytes(&ended.stdout)?;
-    match ended.status.code() {
-        Some(0) => Ok(()),
-        Some(code) if code == Code::Usage as i32 => Err(Failure::Told(Code::Usage)),
-        _ => Err(Failure::Told(Code::Other)),
+    let code = match ended.status.code() {
+        Some(0) => return Ok(()),
+        Some(code) if code == Code::Usage as i32 => Code::Usage,
+        Some(code) if code == Code::PreconditionFailed as i32 => Code::PreconditionFailed,
+        _ => Code::Other,
+    };
+    if !is_for_programs {
+        return Err(Failure::Told(code));
     }
+    let told = String::from_utf8_lossy(&ended.stderr);
+    Err(Failure::new(code, told.trim().trim_start_matches("kvd: ")).advise("see `kvctl recover --help`"))
 }
 
 /// The daemon's program: beside this one, or else wherever the system finds it.

@@ -1,5 +1,7 @@
 //! How the cluster is: every endpoint is asked.
 
+use std::io::{self, Write};
+
 use futures::future::join_all;
 use quorumkv_client::{Client, DamageFound, Endpoint, GaveUp, NodeError, NodeRole, NodeStatus};
 use serde::Serialize;
@@ -96,9 +98,13 @@ fn show(asked: &[Asked], problems: &[String], output: &mut Output) -> Result<(),
         }),
         Format::Table | Format::Raw => {
             output.rows(&COLUMNS, &asked.iter().map(row).collect::<Vec<_>>())?;
-            if output.format == Format::Table {
-                asked.iter().filter_map(gave_up).try_for_each(|line| output.line(&line))?;
-                asked.iter().filter_map(damage).try_for_each(|line| output.line(&line))?;
+            for line in asked.iter().flat_map(|asked| [gave_up(asked), damage(asked)]).flatten() {
+                if output.format == Format::Table {
+                    output.line(&line)?;
+                } else {
+                    // Programs count on the columns; it is for whoever reads their logs.
+                    let _ = writeln!(io::stderr(), "kvctl: {line}");
+                }
             }
             Ok(())
         }

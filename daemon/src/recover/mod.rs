@@ -13,6 +13,7 @@ mod survivor;
 pub use flags::RecoverFlags;
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use quorumkv_protocol::ClusterId;
@@ -34,9 +35,12 @@ pub enum RecoverError {
     /// A directory is not that of a node.
     #[error("{0} is no data directory of kvd: name those that held LOCK, node.json, log and state")]
     NoDataDir(PathBuf),
+    /// A daemon runs with a directory.
+    #[error("{0} is in use by a kvd that runs: stop it first")]
+    InUse(PathBuf),
     /// A directory cannot be used.
     #[error(transparent)]
-    DataDir(#[from] DataDirError),
+    DataDir(DataDirError),
     /// A node has never belonged to a cluster.
     #[error("the node of {0} has never belonged to a cluster: leave it out")]
     NoCluster(PathBuf),
@@ -92,6 +96,23 @@ pub enum RecoverError {
         /// How many are enough.
         quorum: usize,
     },
+    /// None of the nodes had a vote when they were last heard of.
+    #[error(
+        "the node of {0} had no vote by what it last knew (it was removed, or never promoted), so it may lack much; --force takes it all \
+         the same"
+    )]
+    NoVoter(PathBuf),
+    /// The new directory is to be inside one that is left.
+    #[error("{to} is inside {inside}, which is not to be changed: name another directory")]
+    Inside {
+        /// The new directory.
+        to: PathBuf,
+        /// The one that is left.
+        inside: PathBuf,
+    },
+    /// Nobody can connect to this address.
+    #[error("--address: {0} is no address that others can connect to")]
+    Unspecified(HostPort),
     /// There is something where the new directory is to be.
     #[error("{0} is there already, and not empty: name another directory")]
     Occupied(PathBuf),
@@ -104,10 +125,24 @@ pub enum RecoverError {
 }
 
 impl RecoverError {
-    /// Whether the command line is to blame.
+    /// The exit code: those of kvctl (docs/kvctl.md).
     #[must_use]
-    pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::Address(_) | Self::NoDataDir(_) | Self::Occupied(_))
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Address(_)
+            | Self::Unspecified(_)
+            | Self::NoDataDir(_)
+            | Self::Inside { .. }
+            | Self::Occupied(_) => 2,
+            Self::InUse(_)
+            | Self::OtherCluster { .. }
+            | Self::Twice(..)
+            | Self::NoCluster(_)
+            | Self::NoVoter(_)
+            | Self::Damaged { .. }
+            | Self::Quorum { .. } => 4,
+            Self::DataDir(_) | Self::State { .. } | Self::Log { .. } | Self::Make(_) | Self::Output(_) => 1,
+        }
     }
 }
 
@@ -117,7 +152,10 @@ impl RecoverError {
 /// See [`RecoverError`].
 pub fn run(flags: &RecoverFlags) -> Result<(), RecoverError> {
     let address: HostPort = flags.address.parse()?;
-    new::check_target(&flags.to)?;
+    if address.host().parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()) {
+        return Err(RecoverError::Unspecified(address));
+    }
+    new::check_target(&flags.to, &flags.directories)?;
     check_distinct(&flags.directories)?;
     let survivors = flags
         .directories
@@ -129,8 +167,11 @@ pub fn run(flags: &RecoverFlags) -> Result<(), RecoverError> {
     let worth = |survivor: &&Survivor| (survivor.last, survivor.state_doubt.is_none());
     let best = survivors.iter().max_by_key(worth).expect("clap demands one directory");
     let report = Report::new(&survivors, best);
-    if report.has_quorum() && !flags.force {
-        return Err(report.quorum_error());
+    match report.present_voters() {
+        _ if flags.force => {}
+        0 => return Err(RecoverError::NoVoter(best.path.clone())),
+        _ if report.has_quorum() => return Err(report.quorum_error()),
+        _ => {}
     }
     let made = match flags.dry_run {
         true => None,
@@ -138,6 +179,15 @@ pub fn run(flags: &RecoverFlags) -> Result<(), RecoverError> {
     };
     let text = if flags.json { report.json(made.as_ref()) } else { report.text(made.as_ref(), &flags.to) };
     writeln!(io::stdout(), "{text}").map_err(RecoverError::Output)
+}
+
+impl From<DataDirError> for RecoverError {
+    fn from(error: DataDirError) -> Self {
+        match error {
+            DataDirError::Locked(path) => Self::InUse(path),
+            other => Self::DataDir(other),
+        }
+    }
 }
 
 /// No directory is given twice.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,8 +34,15 @@ pub(super) struct NewCluster {
     pub(super) opening: EntryId,
 }
 
-/// The directory must be free: it is made at once, when everything in it is complete.
-pub(super) fn check_target(to: &Path) -> Result<(), RecoverError> {
+/// The directory must be free, and apart from those that are left: it is made at once, when everything in it is complete.
+pub(super) fn check_target(to: &Path, left: &[PathBuf]) -> Result<(), RecoverError> {
+    let real = to.ancestors().find_map(|path| fs::canonicalize(path).ok());
+    let inside = left.iter().find(|path| {
+        fs::canonicalize(path).is_ok_and(|path| real.as_ref().is_some_and(|real| real.starts_with(path)))
+    });
+    if let Some(inside) = inside {
+        return Err(RecoverError::Inside { to: to.to_owned(), inside: inside.clone() });
+    }
     match fs::read_dir(to).map(Iterator::count) {
         Ok(0) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

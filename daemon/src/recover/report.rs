@@ -34,6 +34,11 @@ impl<'a> Report<'a> {
         configuration.count(is_here)
     }
 
+    /// Voters of the newest configuration whose directories are here.
+    pub(super) fn present_voters(&self) -> usize {
+        self.latest().count(|voter| self.survivors.iter().any(|one| one.node == voter))
+    }
+
     pub(super) fn has_quorum(&self) -> bool {
         self.present(self.latest()) >= self.latest().quorum()
     }

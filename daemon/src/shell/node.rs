@@ -50,6 +50,8 @@ pub(crate) struct Node {
     drained: AtomicBool,
     /// Whether its state is damaged, and not used until it is repaired.
     quarantined: AtomicBool,
+    /// Whether it has lost what it had, and is no voter again yet.
+    begins_anew: AtomicBool,
     state: State,
     cluster: OnceLock<ClusterId>,
     configurations: RwLock<Arc<Configurations>>,
@@ -163,6 +165,7 @@ impl Node {
             outsider: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             // Until the owner knows better.
+            begins_anew: AtomicBool::new(false),
             quarantined: AtomicBool::new(parts.state.is_marked_damaged()),
             state: parts.state,
             cluster: OnceLock::new(),
@@ -223,6 +226,11 @@ impl Node {
     pub(crate) fn publish(&self, status: Status, now: Timestamp) {
         self.committed.store(status.committed.get(), Ordering::Relaxed);
         self.quarantined.store(status.damaged, Ordering::Relaxed);
+        // A node that lost what it had is whole again when it votes.
+        if self.begins_anew.load(Ordering::Relaxed) && status.membership == Membership::Voter {
+            self.begins_anew.store(false, Ordering::Relaxed);
+            self.damage_repaired(None);
+        }
         self.outsider.store(role(&status) == NodeRole::Outsider, Ordering::Relaxed);
         let leadership = match (status.role, status.leader.and_then(|leader| self.address_of(leader))) {
             (NodeRole::Leader, _) => Leadership::Leading,
@@ -292,11 +300,18 @@ impl Node {
         self.change(|published| published.undecided = Some((what, Instant::now())));
     }
 
-    /// The damage is gone.
-    pub(crate) fn damage_repaired(&self, part: DamagedPart) {
-        self.metrics.damage_repaired(part);
+    /// A part of what this node had was lost before it started, and so it begins anew.
+    pub(crate) fn lost(&self, part: DamagedPart, what: String) {
+        self.begins_anew.store(true, Ordering::Relaxed);
+        self.damage_found(part, what);
+    }
+
+    /// The damage is gone: that of this part, or whatever it is.
+    pub(crate) fn damage_repaired(&self, part: Option<DamagedPart>) {
+        let is_of = |found: &&mut Found| part.is_none_or(|part| found.part == part);
         self.change(|published| {
-            if let Some(found) = published.damage.as_mut().filter(|found| found.part == part) {
+            if let Some(found) = published.damage.as_mut().filter(is_of) {
+                self.metrics.damage_repaired(found.part);
                 found.repaired = Some(Instant::now());
             }
         });
@@ -365,6 +380,7 @@ impl Node {
         }
         if let Some(found) = published.damage.filter(|found| found.repaired.is_none()) {
             let remedy = match found.part {
+                _ if self.begins_anew.load(Ordering::Relaxed) => "; it is restored from the other nodes",
                 DamagedPart::State if status.damaged => {
                     "; it is not used, and about to be replaced by the leader's"
                 }

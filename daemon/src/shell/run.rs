@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorumkv_protocol::client::DamagedPart;
 use quorumkv_protocol::frame::CLIENT_FRAME_LIMIT;
 use quorumkv_protocol::hello::{Hello, Role};
 use quorumkv_protocol::membership::Configuration;
@@ -163,7 +164,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     #[allow(clippy::disallowed_methods, reason = "it holds no more than the owner has asked for; see Done")]
     let (done_in, done) = mpsc::unbounded_channel();
     let opened = open(data_dir, &config, (&routes, &metrics), &done_in)?;
-    let Opened { data_dir, state, journal, recovered } = opened;
+    let Opened { data_dir, state, journal, recovered, lost } = opened;
     let node = Arc::new(Node::new(Parts {
         id: data_dir.identity().node,
         config: config.clone(),
@@ -178,6 +179,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         node = %node.id, address = node.address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"),
         last = %recovered.last, applied = %recovered.applied, "starts"
     );
+    if let Some((part, what)) = lost {
+        node.lost(part, what);
+    }
     let start = Start { node, config, data_dir, done: done_in, closing: CancellationToken::new() };
     start.stop_on_signals()?;
     start.serve(listener, admin_listener);
@@ -190,6 +194,8 @@ struct Opened {
     state: State,
     journal: Journal,
     recovered: Recovered,
+    /// What of it was lost and set aside, if anything was.
+    lost: Option<(DamagedPart, String)>,
 }
 
 /// Opens what this node has on disk. If a part of that is lost, the node must not be who it was, since it may have promised
@@ -215,8 +221,8 @@ fn open(
     };
     let others = |membership: &Membership| membership.configuration.voters.len() != 1;
     let has_others = data_dir.identity().membership.as_ref().is_some_and(others);
-    let (data_dir, (state, journal, recovered)) = match open(&data_dir) {
-        Ok(opened) => (data_dir, opened),
+    let (data_dir, (state, journal, recovered), lost) = match open(&data_dir) {
+        Ok(opened) => (data_dir, opened, None),
         Err(error) if error.is_loss() && has_others => {
             let old = data_dir.identity().node;
             let (data_dir, aside) = data_dir.set_aside()?;
@@ -226,14 +232,20 @@ fn open(
                  the other nodes"
             );
             let opened = open(&data_dir)?;
-            (data_dir, opened)
+            let part =
+                if matches!(error, OpenError::State(_)) { DamagedPart::State } else { DamagedPart::Log };
+            let what = format!(
+                "{error}, when it was started: it began anew, and what it had is in {}",
+                aside.display()
+            );
+            (data_dir, opened, Some((part, what)))
         }
         Err(OpenError::Journal(error)) if error.is_loss() => {
             return Err(RunError::OnlyCopy(error.to_string()));
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(Opened { data_dir, state, journal, recovered })
+    Ok(Opened { data_dir, state, journal, recovered, lost })
 }
 
 /// Why what is on disk cannot be opened.

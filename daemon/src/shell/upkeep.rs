@@ -160,7 +160,7 @@ impl Owner {
         if damaged.is_some_and(|damaged| self.journal.first_segment() > damaged.sequence) {
             self.upkeep.damaged = None;
             tracing::info!("the damaged part of the log is gone; nothing of it was needed any more");
-            self.node.damage_repaired(DamagedPart::Log);
+            self.node.damage_repaired(Some(DamagedPart::Log));
         }
         self.tell(Input::Trimmed(base));
     }
@@ -197,7 +197,7 @@ impl Owner {
                     });
                 }
             }
-            Notice::Repaired { .. } => self.node.damage_repaired(DamagedPart::State),
+            Notice::Repaired { .. } => self.node.damage_repaired(Some(DamagedPart::State)),
             Notice::Undecided { groups, version } => {
                 let name = |node| self.node.address_of(node).unwrap_or_else(|| node.to_string());
                 let group =

@@ -71,16 +71,17 @@ async fn what_should_not_be_recovered_is_refused_and_nothing_is_made() -> Result
         ensure!(!new.data_dir(0).exists(), "something was made: {told}");
         Ok::<_, anyhow::Error>(())
     };
-    refused(&[&old], &[0], &[], 1, "in use").await?;
+    refused(&[&old], &[0], &[], 4, "in use").await?;
     for i in 0..3 {
         old.terminate(i).await?;
     }
-    refused(&[&old, &old], &[0, 1], &[], 1, "start them").await?;
-    refused(&[&old, &old], &[0, 0], &[], 1, "of one node").await?;
+    refused(&[&old, &old], &[0, 1], &[], 4, "start them").await?;
+    refused(&[&old, &old], &[0, 0], &[], 4, "of one node").await?;
     other.terminate(0).await?;
-    refused(&[&old, &other], &[0, 0], &[], 1, "recover one cluster at a time").await?;
+    refused(&[&old, &other], &[0, 0], &[], 4, "recover one cluster at a time").await?;
     let output = run(&["/".to_owned()], &new, &[]).await?;
     ensure!(output.status.code() == Some(2), "{output:?}");
+    ensure!(String::from_utf8_lossy(&output.stderr).starts_with("{\"error\":"), "{output:?}");
 
     let dry = recover(&old, &[0], &new, &["--dry-run"]).await?;
     ensure!(dry["made"].is_null() && !new.data_dir(0).exists(), "{dry}");

@@ -86,6 +86,10 @@ impl Session<'_> {
 
     async fn promote(&self, named: &str, how: Changing, output: &mut Output) -> Result<(), Failure> {
         let known = self.find(named)?;
+        if known.votes {
+            let message = format!("refused: {} is a voter already", name(&known.member));
+            return Err(Failure::new(Code::PreconditionFailed, message).advise("nothing was changed"));
+        }
         let voters = self.voters() + 1;
         if how.dry_run {
             let change = Change::Promote(known.member.node);
