@@ -6,6 +6,7 @@
 //! | `node.json` | identity of the node, and the cluster once it belongs to one |
 //! | `log/` | the write-ahead log |
 //! | `state/` | the applied state |
+//! | `removed` | is there if the node was removed from its cluster: it is not needed any more |
 //! | `damaged-1`, … | what was there before, set aside because a part of it was lost |
 
 use std::ffi::OsString;
@@ -19,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What may stand in the directory. The last is there where a file system is mounted.
-const KNOWN: [&str; 6] = ["LOCK", "node.json", "node.json.new", "log", "state", "lost+found"];
+const KNOWN: [&str; 7] = ["LOCK", "node.json", "node.json.new", "log", "state", REMOVED, "lost+found"];
+
+/// The file that says that the node was removed.
+const REMOVED: &str = "removed";
 
 /// How the names of directories begin in which damaged data is kept.
 const ASIDE: &str = "damaged-";
@@ -173,6 +177,24 @@ impl DataDir {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
+    }
+
+    /// Notes, durably, that this node was removed from its cluster.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`]
+    pub fn note_removed(&self) -> Result<(), DataDirError> {
+        let path = self.path.join(REMOVED);
+        File::create(&path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| File::open(&self.path)?.sync_all())
+            .map_err(|source| DataDirError::Io { action: "write", path, source })
+    }
+
+    /// Whether this node was removed from its cluster.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.path.join(REMOVED).exists()
     }
 
     /// Moves all that is there into a directory beside it, whose path is returned, and begins anew with a new identity: a part

@@ -151,6 +151,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         data_dir = data_dir.wipe()?;
     }
     let identity = data_dir.identity();
+    if let Some(membership) = identity.membership.as_ref().filter(|_| data_dir.is_removed()) {
+        return Err(RunError::Removed { cluster: membership.cluster, address: config.advertise.to_string() });
+    }
     if identity.membership.is_some() {
         refuse_duplicate(identity.node, &config.advertise.to_string()).await?;
     }
@@ -377,6 +380,11 @@ impl Start {
         });
         let address = self.node.address.clone();
         let Ended { journal, applier, removed } = owner.run(Sources { events, done, election }).await;
+        if removed.is_some()
+            && let Err(error) = self.data_dir.note_removed()
+        {
+            tracing::warn!("the next start will not know that this node was removed: {error}");
+        }
         self.end(journal, Some(applier)).await?;
         removed.map_or(Ok(()), |_| Err(RunError::Removed { cluster, address }))
     }

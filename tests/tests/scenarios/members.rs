@@ -66,6 +66,9 @@ async fn a_cluster_grows_from_one_to_five_and_shrinks_to_three_under_load() -> R
         member(&cluster, &["remove", cluster.endpoint(leader)]).await?;
         let ended = cluster.wait_ended(leader).await?;
         ensure!(ended.code() == Some(REMOVED), "a removed node ended with {ended}");
+        cluster.start_node(leader)?;
+        let ended = cluster.wait_ended(leader).await?;
+        ensure!(ended.code() == Some(REMOVED), "started again, it ended with {ended}");
         wait_voters(&cluster, &cluster.running()).await?;
         load.progress(100).await?;
     }
