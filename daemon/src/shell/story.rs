@@ -2,9 +2,10 @@
 
 use quorumkv_protocol::NodeId;
 use quorumkv_protocol::membership::{Configuration, Member};
-use quorumkv_replica::{Damage, Notice, StoodDown};
+use quorumkv_replica::{Notice, StoodDown};
 
 use super::owner::Owner;
+use super::upkeep;
 
 impl Owner {
     /// Tells the story in the log and in the metrics.
@@ -36,13 +37,7 @@ impl Owner {
             Notice::StoodDown { epoch, reason: StoodDown::Damaged } => {
                 tracing::warn!(%epoch, "leads no longer: its state is damaged");
             }
-            Notice::Damaged(damage) => tracing::error!(
-                "{}",
-                match damage {
-                    Damage::Unreadable => "a part of this node's state cannot be read",
-                    Damage::Differs => "this node's state differs from that of a majority",
-                }
-            ),
+            Notice::Damaged(damage) => tracing::error!("{}", upkeep::describe(*damage)),
             Notice::Repaired { snapshot } => tracing::info!(%snapshot, "the damaged state was replaced"),
             Notice::Differs { node, version } => {
                 tracing::error!(replica = name(*node), %version, "a replica's state differs from that of a majority");

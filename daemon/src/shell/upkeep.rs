@@ -180,11 +180,7 @@ impl Owner {
     pub(super) fn heed_damage(&mut self, notice: &Notice) {
         match notice {
             Notice::Damaged(damage) => {
-                let what = match damage {
-                    Damage::Unreadable => "a part of the state cannot be read",
-                    Damage::Differs => "the state differs from that of a majority",
-                };
-                self.node.damage_noticed(DamagedPart::State, what);
+                self.node.damage_noticed(DamagedPart::State, describe(*damage));
                 // What was copied of it so far is not to be gone on with.
                 self.snapshots.close_all();
                 if self.replica.status().damaged {
@@ -227,6 +223,7 @@ impl Owner {
         });
     }
 
+    /// How full the disk is, if that is news.
     pub(super) fn note_disk(&self, full: bool) {
         if self.node.disk_full.swap(full, Ordering::Relaxed) != full {
             if full {
@@ -235,5 +232,13 @@ impl Owner {
                 tracing::info!("the disk has room again: writes are taken");
             }
         }
+    }
+}
+
+/// What is wrong with the state, for people.
+pub(super) const fn describe(damage: Damage) -> &'static str {
+    match damage {
+        Damage::Unreadable => "a part of the state cannot be read",
+        Damage::Differs => "the state differs from that of a majority",
     }
 }

@@ -115,16 +115,19 @@ impl PersistError {
     }
 }
 
-/// Whether the disk gave back something else than was written, or could not give it back.
+/// Whether the disk gave back something else than was written, or could not give it back. What another version of fjall may
+/// have written, or what somebody has removed, is not taken for that: all nodes could be in such a state at once.
 fn is_damage(error: &fjall::Error) -> bool {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => is_medium_error(error),
-        fjall::Error::Storage(_)
-        | fjall::Error::Decompress(_)
-        | fjall::Error::InvalidTrailer
-        | fjall::Error::InvalidTag(_)
-        | fjall::Error::JournalRecovery(_)
-        | fjall::Error::Unrecoverable => true,
+        fjall::Error::Storage(error) => matches!(
+            error,
+            fjall::LsmError::ChecksumMismatch { .. }
+                | fjall::LsmError::Decompress(_)
+                | fjall::LsmError::InvalidTag(_)
+                | fjall::LsmError::InvalidTrailer
+                | fjall::LsmError::InvalidHeader(_)
+        ),
         _ => false,
     }
 }

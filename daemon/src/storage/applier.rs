@@ -110,8 +110,9 @@ impl Worker {
                 Err(_) => break,
             }
         }
-        let digested = self.digest.as_ref().map(|task| task.compare.version);
-        let upto = entries.iter().position(|entry| Some(entry.id.version) == digested).map_or(0, |at| at + 1);
+        let position =
+            |task: &DigestTask| entries.iter().position(|entry| entry.id.version == task.compare.version);
+        let upto = self.digest.as_ref().and_then(position).map_or(0, |at| at + 1);
         let (before, after) = entries.split_at(upto);
         self.apply_all(before);
         self.hand_out_view();
@@ -128,14 +129,13 @@ impl Worker {
     }
 
     fn persist(&mut self) {
-        let persisted = match self.state.persist() {
-            _ if self.is_broken => None,
-            Ok(persisted) => Some(persisted),
-            Err(error) => {
-                self.failed(&error.to_string(), error.is_damage());
-                None
+        let mut persisted = None;
+        if !self.is_broken {
+            match self.state.persist() {
+                Ok(upto) => persisted = Some(upto),
+                Err(error) => self.failed(&error.to_string(), error.is_damage()),
             }
-        };
+        }
         self.tell(Done::StatePersisted(persisted));
     }
 

@@ -137,3 +137,21 @@ fn a_state_older_than_the_log_reaches_back_is_refused() {
     );
     assert_eq!(open(dir.path(), OPTIONS, id(10)).expect("the log").recovered.last, id(11));
 }
+
+#[test]
+fn a_damaged_file_goes_only_as_far_as_the_state_is_durable() {
+    let dir = log_up_to(20);
+    let Opened { mut journal, done, .. } = open(dir.path(), OPTIONS, id(20)).expect("the log");
+    journal.roll();
+    journal.submit(&[entry(21)], Some(PersistId(1)), Vec::new());
+    let mut done = done;
+    let Some(Done::Persisted(_)) = done.blocking_recv() else { panic!("it is not durable") };
+    let damaged = journal.first_segment();
+    assert_eq!(journal.reader().highest_upto(damaged), 20);
+    assert_eq!(journal.trim(id(20), None, None), EntryId::ZERO, "a short log is kept whole");
+    assert_eq!(journal.trim(id(19), None, Some(damaged)), EntryId::ZERO, "entry 20 is nowhere else");
+    assert_eq!(journal.first_segment(), damaged);
+    // Somebody who is being restored may need it, and cannot have it.
+    assert_eq!(journal.trim(id(20), Some(Version::new(5)), Some(damaged)), id(20));
+    assert_eq!(journal.first_segment(), damaged + 1);
+}

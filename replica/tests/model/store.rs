@@ -10,7 +10,7 @@ use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{Digest, SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{EntryId, RequestId, Version, frame};
 use quorumkv_replica::requests::{Known, Requests, Row};
-use quorumkv_replica::{Record, StateView, Unreadable};
+use quorumkv_replica::{DigestTask, Input, Record, StateView, Unreadable};
 use serde::{Deserialize, Serialize};
 
 /// The applied state.
@@ -95,11 +95,21 @@ impl Store {
     }
 
     /// The digest of `size` pieces from `cursor` on, and the cursor of the next; `None` if a piece cannot be read.
-    pub(crate) fn digest(&self, cursor: &[u8], size: u32) -> Option<(Digest, Option<Bytes>)> {
+    fn digest(&self, cursor: &[u8], size: u32) -> Option<(Digest, Option<Bytes>)> {
         let chunk = self.snapshot()?.chunk(cursor, size as usize);
         let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         let hash = chunk.data.iter().fold(0xcbf2_9ce4_8422_2325, fold);
         Some((Digest(hash.into()), chunk.next))
+    }
+
+    /// What the digest that is asked for comes to, if the state is where it has to be.
+    pub(crate) fn digested(&self, asked: &mut Option<DigestTask>) -> Option<Input> {
+        let DigestTask { epoch, compare } =
+            asked.take_if(|task| task.compare.version == self.applied.version)?;
+        Some(match self.digest(&compare.begin, compare.bytes) {
+            Some((digest, next)) => Input::Digested { epoch, round: compare.round, digest, next },
+            None => Input::StateDamaged,
+        })
     }
 
     /// All of it, unless there is something that cannot be read.

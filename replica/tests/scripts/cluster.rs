@@ -95,15 +95,8 @@ impl Node {
         }
     }
 
-    /// What the digest that is asked for comes to, if the state is where it has to be.
     fn digested(&mut self) -> Option<Input> {
-        let store = self.store.borrow();
-        let DigestTask { epoch, compare } =
-            self.digest.take_if(|task| task.compare.version == store.applied.version)?;
-        Some(match store.digest(&compare.begin, compare.bytes) {
-            Some((digest, next)) => Input::Digested { epoch, round: compare.round, digest, next },
-            None => Input::StateDamaged,
-        })
+        self.store.borrow().digested(&mut self.digest)
     }
 }
 

@@ -132,3 +132,17 @@ fn damage_is_noted_until_another_state_is_installed() {
     assert!(!state.is_marked_damaged());
     Model::at(200).check(&state);
 }
+
+#[test]
+fn a_state_that_cannot_be_opened_is_taken_for_damaged_only_if_it_is() {
+    use crate::state::OpenStateError;
+    use fjall::{Error, LsmError};
+
+    let error = |error: Error| OpenStateError::from(error).is_damage();
+    assert!(error(Error::Storage(LsmError::InvalidTrailer)));
+    assert!(error(Error::Io(std::io::ErrorKind::UnexpectedEof.into())));
+    assert!(!error(Error::Storage(LsmError::InvalidVersion(9))), "that of another version of fjall");
+    assert!(!error(Error::InvalidVersion(None)));
+    assert!(!error(Error::Io(std::io::ErrorKind::PermissionDenied.into())));
+    assert!(!error(Error::Locked));
+}
