@@ -6,6 +6,7 @@ mod lost;
 mod members;
 mod mirror;
 mod node;
+mod open;
 mod owner;
 mod pending;
 mod rejoin;

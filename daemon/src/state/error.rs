@@ -67,12 +67,12 @@ impl From<fjall::Error> for OpenStateError {
     }
 }
 
-/// The storage failed while entries were applied. Nothing more can be applied to this state.
+/// The storage failed while entries were applied: nothing more can be applied to this state.
 #[derive(Debug, Error)]
 #[error("cannot store applied entries: {0}")]
 pub struct ApplyError(#[from] fjall::Error);
 
-/// What is applied could not be made durable. Nothing more can be applied to this state.
+/// What is applied could not be made durable: nothing more can be applied to this state.
 #[derive(Debug, Error)]
 #[error("cannot sync the state: {0}")]
 pub struct PersistError(#[from] fjall::Error);
@@ -99,19 +99,40 @@ impl ReadError {
     }
 }
 
+/// What an error in writing to the state tells about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// What it holds is damaged.
+    Damage,
+    /// Something has failed before, in the background, and was not told then.
+    Earlier,
+    /// The disk has failed. What it has of the last writes is not known, and the process must end.
+    Disk,
+}
+
+impl Cause {
+    const fn of(error: &fjall::Error) -> Self {
+        match error {
+            fjall::Error::Storage(error) if is_content(error) => Self::Damage,
+            fjall::Error::Poisoned => Self::Earlier,
+            _ => Self::Disk,
+        }
+    }
+}
+
 impl ApplyError {
-    /// Whether what the state holds is damaged, as far as the error tells.
+    /// What it tells about the state.
     #[must_use]
-    pub fn is_damage(&self) -> bool {
-        is_damage(&self.0)
+    pub const fn cause(&self) -> Cause {
+        Cause::of(&self.0)
     }
 }
 
 impl PersistError {
-    /// Whether what the state holds is damaged, as far as the error tells.
+    /// What it tells about the state.
     #[must_use]
-    pub fn is_damage(&self) -> bool {
-        is_damage(&self.0)
+    pub const fn cause(&self) -> Cause {
+        Cause::of(&self.0)
     }
 }
 
@@ -120,16 +141,21 @@ impl PersistError {
 fn is_damage(error: &fjall::Error) -> bool {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => is_medium_error(error),
-        fjall::Error::Storage(error) => matches!(
-            error,
-            fjall::LsmError::ChecksumMismatch { .. }
-                | fjall::LsmError::Decompress(_)
-                | fjall::LsmError::InvalidTag(_)
-                | fjall::LsmError::InvalidTrailer
-                | fjall::LsmError::InvalidHeader(_)
-        ),
+        fjall::Error::Storage(error) => is_content(error),
         _ => false,
     }
+}
+
+/// Whether what a table holds is not what was written.
+const fn is_content(error: &fjall::LsmError) -> bool {
+    matches!(
+        error,
+        fjall::LsmError::ChecksumMismatch { .. }
+            | fjall::LsmError::Decompress(_)
+            | fjall::LsmError::InvalidTag(_)
+            | fjall::LsmError::InvalidTrailer
+            | fjall::LsmError::InvalidHeader(_)
+    )
 }
 
 /// Whether the medium could not give back what was written to it.

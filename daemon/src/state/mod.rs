@@ -42,7 +42,7 @@ use quorumkv_replica::requests::{Known, MAX_RESULTS};
 pub use quorumkv_replica::Record;
 
 pub use error::{
-    ApplyError, ChunkError, InstallError, OpenStateError, PersistError, ReadError, RestoreError,
+    ApplyError, Cause, ChunkError, InstallError, OpenStateError, PersistError, ReadError, RestoreError,
 };
 pub use restore::{Progress, Staging};
 pub use scrub::{Scrub, Scrubbed};

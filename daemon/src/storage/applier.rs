@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::fatal::die;
 use crate::shell::Done;
-use crate::state::{Progress, Staging, State};
+use crate::state::{Cause, Progress, Staging, State};
 
 /// Most entries in one batch of the state.
 const BATCH: usize = 1024;
@@ -124,7 +124,7 @@ impl Worker {
         let Some(last) = entries.last().filter(|_| !self.is_broken) else { return };
         match self.state.apply(entries) {
             Ok(()) => self.tell(Done::Applied(last.id.version)),
-            Err(error) => self.failed(&error.to_string(), error.is_damage()),
+            Err(error) => self.failed(&error.to_string(), error.cause()),
         }
     }
 
@@ -133,19 +133,19 @@ impl Worker {
         if !self.is_broken {
             match self.state.persist() {
                 Ok(upto) => persisted = Some(upto),
-                Err(error) => self.failed(&error.to_string(), error.is_damage()),
+                Err(error) => self.failed(&error.to_string(), error.cause()),
             }
         }
         self.tell(Done::StatePersisted(persisted));
     }
 
     /// Nothing more can be applied to this state. If that is because it is damaged, the leader's can take its place.
-    fn failed(&mut self, error: &str, is_damage: bool) {
+    fn failed(&mut self, error: &str, cause: Cause) {
         self.is_broken = true;
-        let what = match is_damage {
-            true => Some(error.to_owned()),
-            // It may only tell that an earlier error, in the background, was the last straw.
-            false => self.state.find_damage().ok().flatten(),
+        let what = match cause {
+            Cause::Damage => Some(error.to_owned()),
+            Cause::Earlier => self.state.find_damage().ok().flatten(),
+            Cause::Disk => None,
         };
         match what {
             Some(what) => self.tell(Done::StateBroken { database: self.state.database(), what }),
@@ -160,7 +160,8 @@ impl Worker {
         if task.compare.version == applied && !self.is_broken {
             match self.state.view() {
                 Ok(view) => self.tell(Done::StateAt { task, view }),
-                Err(error) => self.failed(&error.to_string(), error.is_damage()),
+                Err(error) if error.is_damage() => self.failed(&error.to_string(), Cause::Damage),
+                Err(error) => self.failed(&error.to_string(), Cause::Disk),
             }
         }
     }

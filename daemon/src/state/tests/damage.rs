@@ -135,7 +135,7 @@ fn damage_is_noted_until_another_state_is_installed() {
 
 #[test]
 fn a_state_that_cannot_be_opened_is_taken_for_damaged_only_if_it_is() {
-    use crate::state::OpenStateError;
+    use crate::state::{Cause, OpenStateError, PersistError};
     use fjall::{Error, LsmError};
 
     let error = |error: Error| OpenStateError::from(error).is_damage();
@@ -145,4 +145,11 @@ fn a_state_that_cannot_be_opened_is_taken_for_damaged_only_if_it_is() {
     assert!(!error(Error::InvalidVersion(None)));
     assert!(!error(Error::Io(std::io::ErrorKind::PermissionDenied.into())));
     assert!(!error(Error::Locked));
+
+    // A write or sync that fails is never taken for damage that another state could mend: it ends the process.
+    let cause = |error: Error| PersistError::from(error).cause();
+    assert_eq!(cause(Error::Io(std::io::Error::from_raw_os_error(5))), Cause::Disk);
+    assert_eq!(cause(Error::Storage(LsmError::Io(std::io::Error::from_raw_os_error(5)))), Cause::Disk);
+    assert_eq!(cause(Error::Poisoned), Cause::Earlier);
+    assert_eq!(cause(Error::Storage(LsmError::InvalidTrailer)), Cause::Damage);
 }
