@@ -29,7 +29,7 @@
 //! ```
 
 mod cluster;
-#[path = "../model/mod.rs"]
+#[path = "../../../tests/simulator/src/model/mod.rs"]
 mod model;
 
 use std::path::Path;

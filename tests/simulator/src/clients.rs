@@ -29,6 +29,8 @@ pub(crate) struct Clients {
 }
 
 struct Client {
+    /// How many things it has thought of.
+    asked: u64,
     sequence: u64,
     floor: u64,
     /// The highest version that it knows to be committed.
@@ -58,10 +60,16 @@ enum What {
 
 impl Clients {
     pub(crate) fn new(count: u64) -> Self {
-        let client =
-            |_| Client { sequence: 0, floor: 1, since: Version::ZERO, seen: Version::ZERO, current: None };
+        let client = |_| Client {
+            asked: 0,
+            sequence: 0,
+            floor: 1,
+            since: Version::ZERO,
+            seen: Version::ZERO,
+            current: None,
+        };
         Self {
-            clients: (0..count).map(client).collect(),
+            clients: (0..count.max(1)).map(client).collect(),
             tokens: BTreeMap::new(),
             issued: 0,
             values: 0,
@@ -87,9 +95,12 @@ impl Clients {
 impl World {
     /// The client thinks of something new to ask.
     pub(crate) fn client_step(&mut self, client: u64) {
-        if self.healed {
+        if self.healed
+            || self.reduction.requests.is_some_and(|most| self.clients.client(client).asked >= most)
+        {
             return;
         }
+        self.clients.client(client).asked += 1;
         let key = Bytes::from(format!("k{}", self.rng.u64(0..self.plan.keys)));
         let what = if !self.chance(self.plan.reads, 100) {
             self.compose_write(client, key)

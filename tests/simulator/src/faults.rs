@@ -1,6 +1,7 @@
 //! What goes wrong, and an election that cannot be relied on.
 
 use bytes::Bytes;
+use fastrand::Rng;
 use quorumkv_protocol::NodeId;
 use quorumkv_replica::Input;
 
@@ -8,7 +9,7 @@ use crate::network::Pair;
 use crate::world::{Event, World};
 
 /// Something that goes wrong now and then.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Fault {
     Election,
     Crash,
@@ -24,6 +25,21 @@ pub(crate) enum Fault {
     Change,
     /// Not a fault, but as rare: the state is saved, and the log trimmed below it.
     Save,
+}
+
+/// One of the faults of a run. What it is like depends on the seed, its kind and its number, and on nothing that happened
+/// before, so that it stays what it is when others are left out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Occurrence {
+    fault: Fault,
+    number: u32,
+}
+
+impl Occurrence {
+    fn rng(self, seed: u64) -> Rng {
+        let mut rng = Rng::with_seed(seed);
+        Rng::with_seed(rng.u64(..) ^ (self.fault as u64) << 32 ^ u64::from(self.number))
+    }
 }
 
 const ALL: [Fault; 10] = [
@@ -61,15 +77,28 @@ impl World {
             Fault::Save => Some(plan.saves),
         };
         if let Some(every) = every {
-            let delay = self.rng.u64(1_000..every * 2);
-            self.schedule(delay, Event::Fault(fault));
+            let number = self.occurred.entry(fault).or_default();
+            *number += 1;
+            let occurrence = Occurrence { fault, number: *number };
+            let delay = occurrence.rng(self.seed).u64(1_000..every * 2);
+            self.schedule(delay, Event::Fault(occurrence));
         }
     }
 
-    pub(crate) fn fault(&mut self, fault: Fault) {
+    pub(crate) fn fault(&mut self, occurrence: Occurrence) {
         if self.healed {
             return;
         }
+        if !self.reduction.without.contains(&occurrence) {
+            self.happened.push(occurrence);
+            let rng = std::mem::replace(&mut self.rng, occurrence.rng(self.seed).fork());
+            self.happen_to_some(occurrence.fault);
+            self.rng = rng;
+        }
+        self.schedule_fault(occurrence.fault);
+    }
+
+    fn happen_to_some(&mut self, fault: Fault) {
         match fault {
             Fault::Election => self.hold_election(),
             Fault::Crash => self.crash_some(),
@@ -104,7 +133,6 @@ impl World {
                 }
             }
         }
-        self.schedule_fault(fault);
     }
 
     /// Names one leader; sometimes the one with the shortest log; sometimes a rival to it at the same time.

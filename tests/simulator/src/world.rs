@@ -9,7 +9,7 @@ use quorumkv_protocol::peer::PeerEnvelope;
 use quorumkv_replica::{Input, LogRead, PersistId, Timestamp, Token};
 
 use crate::clients::Clients;
-use crate::faults::Fault;
+use crate::faults::{Fault, Occurrence};
 use crate::invariants::Invariants;
 use crate::members::Members;
 use crate::model::configuration;
@@ -17,12 +17,16 @@ use crate::model::store::Store;
 use crate::network::{ConnectionId, Network, Pair, Way};
 use crate::node::{ChunkRequest, Node};
 use crate::plan::Plan;
+use crate::shrink::Reduction;
+use crate::summary::Summary;
 
 /// Time between a node's ticks, in microseconds.
 const TICK: u64 = 10_000;
 
-/// What is kept of what happens.
-pub(crate) enum Trace {
+/// What is kept of what happens in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trace {
+    /// Nothing.
     Off,
     /// A hash of all of it.
     Hash,
@@ -55,7 +59,7 @@ pub(crate) enum Event {
     ClientStep(u64),
     ClientArrives(Token),
     ClientTimeout(Token),
-    Fault(Fault),
+    Fault(Occurrence),
     Restart(NodeId),
     /// A new node starts where one has lost its disk.
     ComeBack(NodeId),
@@ -64,84 +68,6 @@ pub(crate) enum Event {
     RetryChange(ChangeRequest),
     Unblock(Vec<Pair>),
     QuickDisk(NodeId),
-}
-
-/// How much happened, over one run or many.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Summary {
-    pub(crate) events: u64,
-    pub(crate) commits: u64,
-    pub(crate) writes: u64,
-    pub(crate) reads: u64,
-    pub(crate) conflicts: u64,
-    pub(crate) scans: u64,
-    pub(crate) epochs: u64,
-    pub(crate) crashes: u64,
-    pub(crate) snapshots: u64,
-    pub(crate) superseded: u64,
-    pub(crate) expired: u64,
-    pub(crate) mismatches: u64,
-    pub(crate) adopted: u64,
-    pub(crate) diverged: u64,
-    pub(crate) changes: u64,
-    pub(crate) refusals: u64,
-    pub(crate) removals: u64,
-    pub(crate) replacements: u64,
-    pub(crate) amnesias: u64,
-    pub(crate) voids: u64,
-    pub(crate) dropped: u64,
-    pub(crate) abdications: u64,
-    pub(crate) impeachments: u64,
-    pub(crate) damages: u64,
-    pub(crate) corruptions: u64,
-    pub(crate) quarantines: u64,
-    pub(crate) repairs: u64,
-}
-
-impl Summary {
-    pub(crate) const fn fields(&mut self) -> [&mut u64; 27] {
-        [
-            &mut self.events,
-            &mut self.commits,
-            &mut self.writes,
-            &mut self.reads,
-            &mut self.conflicts,
-            &mut self.scans,
-            &mut self.epochs,
-            &mut self.crashes,
-            &mut self.snapshots,
-            &mut self.superseded,
-            &mut self.expired,
-            &mut self.mismatches,
-            &mut self.adopted,
-            &mut self.diverged,
-            &mut self.changes,
-            &mut self.refusals,
-            &mut self.removals,
-            &mut self.replacements,
-            &mut self.amnesias,
-            &mut self.voids,
-            &mut self.dropped,
-            &mut self.abdications,
-            &mut self.impeachments,
-            &mut self.damages,
-            &mut self.corruptions,
-            &mut self.quarantines,
-            &mut self.repairs,
-        ]
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (sum, add) in self.fields().into_iter().zip(other.clone().fields()) {
-            *sum += *add;
-        }
-    }
-
-    /// A simulator in which something never happens proves nothing about it.
-    pub(crate) fn assert_covers_everything(&self) {
-        let never = self.clone().fields().into_iter().any(|count| *count == 0);
-        assert!(!never, "something that should be tried never happened: {self:?}");
-    }
 }
 
 /// Everything there is.
@@ -163,12 +89,19 @@ pub(crate) struct World {
     scheduled: u64,
     trace: Trace,
     hash: u64,
+    pub(crate) seed: u64,
+    /// What is left out of this run.
+    pub(crate) reduction: Reduction,
+    /// How many faults of each kind have come up.
+    pub(crate) occurred: BTreeMap<Fault, u32>,
+    /// Those that were not left out.
+    pub(crate) happened: Vec<Occurrence>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, trace: Trace) -> Self {
+    pub(crate) fn new(seed: u64, trace: Trace, reduction: &Reduction) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let plan = Plan::draw(&mut rng);
+        let plan = Plan::draw(&mut rng).reduced(reduction);
         let configuration = configuration(plan.nodes);
         let mut world = Self {
             now: 0,
@@ -190,13 +123,17 @@ impl World {
             hash: 0xcbf2_9ce4_8422_2325,
             rng,
             plan,
+            seed,
+            reduction: reduction.clone(),
+            occurred: BTreeMap::new(),
+            happened: Vec::new(),
         };
         world.note(|world| format!("{:?}", world.plan));
         world
     }
 
     /// Runs to the end; returns what happened, and the hash of it if it was traced.
-    pub(crate) fn run(mut self) -> (Summary, u64) {
+    pub(crate) fn run(&mut self) -> (Summary, u64) {
         for node in self.all() {
             self.start(node);
         }
@@ -210,7 +147,8 @@ impl World {
         self.invariants.check_history(&self.clients.history);
         self.summary.commits = self.invariants.committed_entries();
         self.summary.replacements = self.invariants.replacements();
-        (self.summary, self.hash)
+        self.summary.micros = self.now;
+        (self.summary.clone(), self.hash)
     }
 
     pub(crate) fn run_until(&mut self, end: u64) {

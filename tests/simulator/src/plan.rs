@@ -5,6 +5,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use quorumkv_replica::Settings;
 
+use crate::shrink::Reduction;
+
 /// Mean times between events of one kind, in microseconds; `None`: it does not happen in this run.
 type Every = Option<u64>;
 
@@ -96,6 +98,18 @@ impl Plan {
             trims,
             state_outruns_log,
         }
+    }
+}
+
+impl Plan {
+    /// The same with less in it.
+    pub(crate) fn reduced(mut self, reduction: &Reduction) -> Self {
+        self.clients = self.clients.min(reduction.clients.unwrap_or(u64::MAX));
+        self.chaos = self.chaos.min(reduction.end.unwrap_or(u64::MAX));
+        if reduction.calm_network {
+            (self.delayed, self.duplicated) = (0, 0);
+        }
+        self
     }
 }
 

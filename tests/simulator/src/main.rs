@@ -1,0 +1,62 @@
+//! `sim`: runs simulated clusters.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use quorumkv_simulator::{Reduction, Trace};
+
+mod many;
+
+/// Simulates clusters of quorumkv under faults, one from each seed.
+#[derive(Parser)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  sim --seeds 20000\n  sim replay 4447"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    many: many::Many,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one seed and tell what happens.
+    Replay(Replay),
+}
+
+#[derive(Args)]
+struct Replay {
+    /// The seed.
+    seed: u64,
+    /// Make the run smaller first, if it fails: fewer faults, fewer clients, fewer steps.
+    #[arg(long)]
+    shrink: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    match cli.command {
+        None => cli.many.run(),
+        Some(Command::Replay(replay)) => Ok(replay.run()),
+    }
+}
+
+impl Replay {
+    fn run(&self) -> ExitCode {
+        let reduction = if self.shrink { many::smaller(self.seed) } else { Reduction::default() };
+        match quorumkv_simulator::run(self.seed, &reduction, Trace::Print) {
+            Ok(summary) => {
+                println!("{summary}");
+                ExitCode::SUCCESS
+            }
+            Err(failure) => {
+                println!("{failure}");
+                ExitCode::from(10)
+            }
+        }
+    }
+}

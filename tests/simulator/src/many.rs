@@ -1,0 +1,148 @@
+//! Many seeds, on all cores.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use quorumkv_simulator::{Failure, Reduction, Summary, Trace};
+
+/// Between two lines about how far it is.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(crate) struct Many {
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// How many seeds.
+    #[arg(long, default_value_t = 4000)]
+    seeds: u64,
+    /// Simulated time to run instead, in years of 365 days.
+    #[arg(long, conflicts_with = "seeds")]
+    years: Option<f64>,
+    /// How many at a time; all cores if it is not given.
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+#[derive(Default)]
+struct Progress {
+    next: AtomicU64,
+    failed: AtomicBool,
+    total: Mutex<Total>,
+}
+
+#[derive(Default)]
+struct Total {
+    seeds: u64,
+    summary: Summary,
+    /// Time that the runs took, of all cores together.
+    busy: Duration,
+    failures: Vec<Failure>,
+}
+
+impl Many {
+    pub(crate) fn run(&self) -> Result<ExitCode> {
+        let cores = std::thread::available_parallelism()?.get();
+        let progress = Progress { next: AtomicU64::new(self.first), ..Progress::default() };
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.unwrap_or(cores) {
+                scope.spawn(|| self.work(&progress));
+            }
+            scope.spawn(|| self.report(&progress));
+        });
+        let total = progress.total.into_inner().expect("no run panics");
+        println!("{}", total.summary);
+        println!("{}", total.speed());
+        let Some(failure) = total.failures.iter().min_by_key(|failure| failure.seed) else {
+            return Ok(ExitCode::SUCCESS);
+        };
+        println!("\n{failure}\n");
+        let reduction = smaller(failure.seed);
+        println!("The run made smaller:");
+        if let Err(failure) = quorumkv_simulator::run(failure.seed, &reduction, Trace::Print) {
+            println!("{failure}");
+        }
+        println!("\nTo see it again: just sim {} --shrink", failure.seed);
+        Ok(ExitCode::from(10))
+    }
+
+    fn work(&self, progress: &Progress) {
+        while !progress.failed.load(Ordering::Relaxed) && !self.is_done(&progress.lock()) {
+            let seed = progress.next.fetch_add(1, Ordering::Relaxed);
+            if self.years.is_none() && seed >= self.first + self.seeds {
+                return;
+            }
+            let began = Instant::now();
+            let ended = quorumkv_simulator::run(seed, &Reduction::default(), Trace::Off);
+            let mut total = progress.lock();
+            total.busy += began.elapsed();
+            total.seeds += 1;
+            match ended {
+                Ok(summary) => total.summary.add(&summary),
+                Err(failure) => {
+                    total.failures.push(failure);
+                    progress.failed.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn is_done(&self, total: &Total) -> bool {
+        match self.years {
+            Some(years) => total.summary.years() >= years,
+            None => total.seeds >= self.seeds,
+        }
+    }
+
+    fn report(&self, progress: &Progress) {
+        let mut told = Instant::now();
+        loop {
+            std::thread::sleep(Duration::from_millis(50));
+            let total = progress.lock();
+            if progress.failed.load(Ordering::Relaxed) || self.is_done(&total) {
+                return;
+            }
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                eprintln!("{}", total.speed());
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Total> {
+        self.total.lock().expect("no run panics")
+    }
+}
+
+impl Total {
+    fn speed(&self) -> String {
+        let simulated = Duration::from_micros(self.summary.micros);
+        let ratio = simulated.as_secs_f64() / self.busy.as_secs_f64().max(1e-9);
+        format!(
+            "{} seeds, {:.0} s simulated ({:.4} years) in {:.1} core-seconds: {ratio:.0} x",
+            self.seeds,
+            simulated.as_secs_f64(),
+            self.summary.years(),
+            self.busy.as_secs_f64(),
+        )
+    }
+}
+
+/// What can be left out of a run that fails, so that it still does.
+pub(crate) fn smaller(seed: u64) -> Reduction {
+    let shrunk = quorumkv_simulator::shrink(seed);
+    eprintln!(
+        "made smaller in {} runs: {} faults are left of {}, and it ends after {:.3} s",
+        shrunk.runs,
+        shrunk.faults.1,
+        shrunk.faults.0,
+        Duration::from_micros(shrunk.failure.at).as_secs_f64(),
+    );
+    shrunk.reduction
+}
