@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::NodeId;
 use quorumkv_protocol::peer::{Compare, Compared, Digest, PeerMessage, Propagate};
 
@@ -104,7 +105,11 @@ impl<S: StateView> Replica<S> {
         let (epoch, version) = (leader.epoch, round.ask.version);
         let groups = agreeing(&round.digests);
         let configuration = self.configurations.latest();
-        let is_right = |group: &Vec<NodeId>| configuration.is_quorum(|voter| group.contains(&voter));
+        let is_right = |group: &Vec<NodeId>| {
+            let is_leaders = Mutant::LeaderIsRight.on() && group.contains(&me);
+            is_leaders
+                || (!Mutant::LeaderIsRight.on() && configuration.is_quorum(|voter| group.contains(&voter)))
+        };
         let is_decided = groups.iter().any(is_right);
         // What a quorum agrees on is compared again if somebody differs; what nobody can decide is not, so that the rest is.
         if let (true, Some(next)) = (is_decided == (groups.len() == 1), round.next) {

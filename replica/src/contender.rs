@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::entry::{Body, Entry};
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{PeerMessage, Vote};
@@ -89,12 +90,12 @@ impl<S: StateView> Replica<S> {
     pub(crate) fn drive_contender(&mut self) {
         let me = self.me;
         let own = Grant { last: self.log.last_id(), committed: self.committed };
-        if self.is_installing() {
+        if self.is_installing() && !Mutant::ContendsWhileInstalling.on() {
             // The log is about to be replaced: until it has been, there is nothing to compare with other logs.
             return;
         }
         let Role::Contender(contender) = &mut self.role else { return };
-        if self.persisted < contender.promised_by {
+        if self.persisted < contender.promised_by && !Mutant::AsksBeforeOwnPromise.on() {
             return;
         }
         contender.grants.insert(me, own);
@@ -114,7 +115,9 @@ impl<S: StateView> Replica<S> {
             return;
         }
         let (source, best) = contender.best();
-        let behind = (best > last).then(|| (source, best.version.since(last.version)));
+        let is_better = if Mutant::BestLogByLength.on() { best.version > last.version } else { best > last };
+        let is_better = is_better && !Mutant::BestLogNotAdopted.on();
+        let behind = is_better.then(|| (source, best.version.since(last.version)));
         contender.phase = if behind.is_some() { Phase::Adopting { source, best } } else { Phase::Syncing };
         let (epoch, voters) = (contender.epoch, configuration.voters.len());
         let granted = configuration.count(|voter| contender.grants.contains_key(&voter));
@@ -178,9 +181,14 @@ impl<S: StateView> Replica<S> {
         for (node, last) in grants {
             leader.expect(node, self.log.last_possible_match(last));
         }
+        if Mutant::OpeningSkipped.on() {
+            leader.open_at_once();
+        }
         self.role = Role::Leader(leader);
         self.commit(committed.min(self.log.last()));
-        self.append(Arc::new(Entry { id: opening, body: Body::Open }));
+        if !Mutant::OpeningSkipped.on() {
+            self.append(Arc::new(Entry { id: opening, body: Body::Open }));
+        }
     }
 
     /// The member whose log is being pulled does not answer: ask the others again.
@@ -248,7 +256,14 @@ impl Contender {
 
     /// Where the best log among those that promised is, and its last entry.
     fn best(&self) -> (NodeId, EntryId) {
-        let best = self.grants.iter().max_by_key(|(node, grant)| (grant.last, **node));
+        let rank = |last: EntryId| {
+            if Mutant::BestLogByLength.on() {
+                (Epoch::ZERO, last.version)
+            } else {
+                (last.epoch, last.version)
+            }
+        };
+        let best = self.grants.iter().max_by_key(|(node, grant)| (rank(grant.last), **node));
         let (&node, grant) = best.expect("a quorum is never empty");
         (node, grant.last)
     }

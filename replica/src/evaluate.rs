@@ -1,5 +1,6 @@
 //! Turning what a client asks for into effects, once, at the leader.
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::Version;
 use quorumkv_protocol::client::Write;
 use quorumkv_protocol::entry::{Effect, Outcome};
@@ -21,7 +22,7 @@ impl<S: StateView> Replica<S> {
             }
             Write::CompareAndSet { key, expected, value } => {
                 let actual = self.newest_version(&key)?;
-                if actual == expected {
+                if actual == expected || Mutant::SetsWithoutComparing.on() {
                     (vec![Effect::Put { key, value }], Outcome::Applied)
                 } else {
                     (Vec::new(), Outcome::Mismatch { actual })
@@ -32,7 +33,9 @@ impl<S: StateView> Replica<S> {
 
     /// The version of the key in the newest state; zero if it is absent.
     fn newest_version(&self, key: &[u8]) -> Result<Version, Unreadable> {
-        let Some(version) = self.overlay.touched(key, self.log.last()) else {
+        let touched =
+            self.overlay.touched(key, self.log.last()).filter(|_| !Mutant::EvaluatesAppliedOnly.on());
+        let Some(version) = touched else {
             return Ok(self.state.get(key)?.map_or(Version::ZERO, |record| record.id.version));
         };
         let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::peer::{Append, AppendReply, Heartbeat, HeartbeatReply, PeerMessage, VoteReply};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
@@ -40,8 +41,13 @@ impl<S: StateView> Replica<S> {
             self.promise(epoch);
             self.out.notice(Notice::Promised { epoch });
         }
-        let granted = VoteReply::Granted { epoch, last: self.log.last_id(), committed: self.committed };
-        self.out.reply_when_durable(from, correlation, PeerMessage::VoteReply(granted));
+        let last = if Mutant::PromiseOmitsUnsynced.on() { self.standing().last } else { self.log.last_id() };
+        let granted = PeerMessage::VoteReply(VoteReply::Granted { epoch, last, committed: self.committed });
+        if Mutant::PromiseNotDurable.on() {
+            self.out.reply(from, correlation, granted);
+        } else {
+            self.out.reply_when_durable(from, correlation, granted);
+        }
     }
 
     /// The leader wants entries accepted, or asks whether the logs match.
@@ -58,7 +64,7 @@ impl<S: StateView> Replica<S> {
         if !is_consecutive(&append) {
             return self.absurd(from, "its entries do not follow one another, or cannot be applied");
         }
-        if append.epoch < self.promise {
+        if append.epoch < self.promise && !Mutant::AcceptsBelowPromise.on() {
             return self.refuse_vote(from, correlation, append.epoch);
         }
         if !self.follow(from, append.epoch) || self.is_installing() || self.is_backlogged() {
@@ -80,7 +86,7 @@ impl<S: StateView> Replica<S> {
         };
         let unsynced = matches!(reply, AppendReply::Accepted { durable, .. } if durable > self.log.durable());
         let reply = wrap(reply).into();
-        if unsynced {
+        if unsynced && !Mutant::VotesBeforeSync.on() {
             self.out.reply_when_durable(from, correlation, reply);
         } else {
             self.out.reply(from, correlation, reply);
@@ -175,7 +181,10 @@ impl<S: StateView> Replica<S> {
     fn accept(&mut self, append: Append) -> Result<Version, (Version, EntryId)> {
         let at = append.previous.version;
         // What is committed here is in the log of every later leader, so the logs match there without a comparison.
-        if at > self.committed && !self.log.holds(append.previous) {
+        if at > self.committed && !self.log.holds(append.previous) && !Mutant::PreviousNotCompared.on() {
+            if Mutant::TruncatesCommitted.on() {
+                self.log.truncate_after(self.applied);
+            }
             // The committed entry here stands in the leader's log too, so the search ends there at the latest.
             return Err((at, self.log.last_possible_match(append.previous).unwrap_or(self.log.base())));
         }
@@ -193,7 +202,9 @@ impl<S: StateView> Replica<S> {
         if self.is_installing() {
             return;
         }
-        self.commit(committed.min(self.following.matched));
+        let matched =
+            if Mutant::CommitsBeyondMatched.on() { self.log.last() } else { self.following.matched };
+        self.commit(committed.min(matched));
     }
 
     /// The last entry that is known to be committed.
@@ -204,7 +215,7 @@ impl<S: StateView> Replica<S> {
     /// Whether so much waits to be applied that nothing more can be taken in. What is not committed does not count: it
     /// may be the next append that commits it, and it is bounded by what leaders take in.
     fn is_backlogged(&self) -> bool {
-        self.applied < self.committed && self.is_full()
+        (self.applied < self.committed || Mutant::BacklogRefusesCommit.on()) && self.is_full()
     }
 
     /// Whether the entries in memory take all the room that there is for them.

@@ -6,6 +6,7 @@
 use std::mem;
 
 use bytes::Bytes;
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{Compare, Compared, Digest, MAX_COMPARED_BYTES};
 use quorumkv_protocol::{EntryId, Epoch, ErrorCode, NodeId, Version};
@@ -63,7 +64,7 @@ impl Integrity {
 impl<S: StateView> Replica<S> {
     /// Whether what this node holds may be shown, and counts.
     pub(crate) fn shows_state(&self) -> bool {
-        self.is_voter() && !self.integrity.is_damaged()
+        self.is_voter() && (!self.integrity.is_damaged() || Mutant::DamagedShowsState.on())
     }
 
     /// The leader wants a part of all states compared.
@@ -122,7 +123,7 @@ impl<S: StateView> Replica<S> {
             return;
         }
         self.stand_down(StoodDown::Damaged);
-        self.integrity.damaged = Some(self.committed);
+        self.integrity.damaged = Some(if Mutant::RepairTooOld.on() { self.applied } else { self.committed });
         self.integrity.damage = Some(damage);
         self.integrity.digest = None;
         self.parked.clear();
@@ -155,7 +156,9 @@ impl<S: StateView> Replica<S> {
             return;
         }
         self.mark_applied(snapshot.version);
-        self.hand_to_state(snapshot.version.next());
+        if !Mutant::RepairAppliesNothing.on() {
+            self.hand_to_state(snapshot.version.next());
+        }
         self.out.notice(Notice::Repaired { snapshot });
     }
 }

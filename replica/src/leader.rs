@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::client::WriteRequest;
 use quorumkv_protocol::entry::{Body, Entry, EvaluatedWrite};
 use quorumkv_protocol::membership::{Configuration, Member};
@@ -72,6 +73,11 @@ impl Leader {
         }
     }
 
+    /// Leads without an opening entry.
+    pub(crate) const fn open_at_once(&mut self) {
+        self.established = true;
+    }
+
     /// Whether the opening entry is committed.
     pub(crate) const fn is_established(&self) -> bool {
         self.established
@@ -121,8 +127,13 @@ impl<S: StateView> Replica<S> {
             effects,
             outcome,
         };
-        self.waiting.add(token, id, request.request, deadline);
-        self.append(Arc::new(Entry { id, body: Body::Write(write) }));
+        let entry = Arc::new(Entry { id, body: Body::Write(write) });
+        if Mutant::AnsweredBeforeCommit.on() {
+            self.out.answer(token, written(&entry));
+        } else {
+            self.waiting.add(token, id, request.request, deadline);
+        }
+        self.append(entry);
     }
 
     /// The state is damaged where a request needs to see it. Where there are others, one of them is about to lead.
@@ -144,9 +155,10 @@ impl<S: StateView> Replica<S> {
         since: Version,
         deadline: Timestamp,
     ) -> bool {
-        if let Some(version) = self.overlay.request(request) {
+        let under_way = self.overlay.request(request).filter(|_| !Mutant::UnderWayNotLookedUp.on());
+        if let Some(version) = under_way {
             let entry = self.log.entry(version).expect("the overlay speaks of entries in memory");
-            if version <= self.committed {
+            if version <= self.committed || Mutant::RetryAnsweredEarly.on() {
                 self.out.answer(token, written(entry));
             } else {
                 self.waiting.add(token, entry.id, request, deadline);
@@ -154,6 +166,7 @@ impl<S: StateView> Replica<S> {
             return true;
         }
         match self.state.lookup(request, since) {
+            _ if Mutant::ResultsNotLookedUp.on() => return false,
             Known::Done(Done { version, outcome }) => {
                 self.out.answer(token, Reply::Written { outcome, version });
             }
@@ -198,17 +211,24 @@ impl<S: StateView> Replica<S> {
     /// newest configuration of the log, committed or not. The leader's own log counts when it is durable, and is not
     /// needed; if the leader has removed itself, it does not count.
     fn advance_commit(&mut self) {
-        let configuration = self.configurations.latest();
+        let configuration = if Mutant::CountsInCommitted.on() {
+            self.configurations.committed()
+        } else {
+            self.configurations.latest()
+        };
         let Role::Leader(leader) = &mut self.role else { return };
         let durable_at = |voter: &Member| match leader.progress.get(&voter.node) {
             Some(progress) => progress.matched,
+            None if voter.node == self.me && Mutant::LeaderCountsUnsynced.on() => self.log.last(),
             None if voter.node == self.me => self.log.durable(),
             None => Version::ZERO,
         };
-        let mut durable: Vec<Version> = configuration.voters.iter().map(durable_at).collect();
+        let learners = configuration.learners.iter().filter(|_| Mutant::LearnersCount.on());
+        let mut durable: Vec<Version> = configuration.voters.iter().chain(learners).map(durable_at).collect();
         durable.sort_unstable_by(|a, b| b.cmp(a));
         let version = durable[configuration.quorum() - 1];
-        if version <= self.committed || version < leader.opening {
+        let is_own = version >= leader.opening || Mutant::CommitsOldEpochByCounting.on();
+        if version <= self.committed || !is_own {
             return;
         }
         let (epoch, opening) = (leader.epoch, leader.opening);
@@ -325,7 +345,7 @@ impl<S: StateView> Replica<S> {
                 let Some(progress) = leader.progress.get_mut(&read.to) else { return };
                 progress.reading = false;
                 // The log may have been trimmed since: then the replica needs a snapshot.
-                let reaches = read.from > self.log.base().version;
+                let reaches = read.from > self.log.base().version || Mutant::SendsWhatWasTrimmed.on();
                 let wanted = progress.next == read.from && self.links.contains(&read.to);
                 if reaches && wanted {
                     if entries.is_empty() {

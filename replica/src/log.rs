@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::entry::{Effect, Entry};
 use quorumkv_protocol::{EntryId, Epoch, Version};
 
@@ -133,6 +134,9 @@ impl Log {
         }
         while self.runs.back().is_some_and(|&(_, first)| first > version) {
             self.runs.pop_back();
+        }
+        if Mutant::TruncationKeepsDurable.on() {
+            return dropped;
         }
         self.durable = self.durable.min(version);
         for (_, upto) in &mut self.persisting {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::{EntryId, Version};
 
 use crate::time::Timestamp;
@@ -133,6 +134,7 @@ impl Progress {
     /// What was sent and not answered may be lost.
     pub(crate) fn disconnected(&mut self) {
         match &mut self.phase {
+            Phase::Streaming if Mutant::LostAppendsNotResent.on() => {}
             Phase::Streaming => {
                 self.next = self.matched.next();
                 self.phase = Phase::Probing { sent: None };
@@ -145,6 +147,9 @@ impl Progress {
 
     /// Whether appends have gone unanswered for so long that they are taken for lost.
     pub(crate) fn is_stuck(&self, now: Timestamp, resend: std::time::Duration) -> bool {
-        self.phase == Phase::Streaming && !self.in_flight.is_empty() && now.since(self.advanced) >= resend
+        !Mutant::LostAppendsNotResent.on()
+            && self.phase == Phase::Streaming
+            && !self.in_flight.is_empty()
+            && now.since(self.advanced) >= resend
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::peer::{PeerMessage, Propagate, PropagateReply, SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
@@ -52,7 +53,11 @@ impl Chunks {
     /// The next chunk is reported: the pull that waits for it, if that still goes on.
     fn reported<'a>(&mut self, pull: &'a mut Option<Pull>) -> Option<&'a mut Pull> {
         self.reported += 1;
-        pull.as_mut().filter(|pull| pull.phase == Phase::Writing(self.reported))
+        let is_this = |phase| {
+            phase == Phase::Writing(self.reported)
+                || (Mutant::ChunkOfEarlierPull.on() && matches!(phase, Phase::Writing(_)))
+        };
+        pull.as_mut().filter(|pull| is_this(pull.phase))
     }
 }
 
@@ -96,7 +101,7 @@ impl<S: StateView> Replica<S> {
 
     /// The log goes on by itself: what is pulled only for its sake is not needed.
     pub(crate) fn entries_came(&mut self) {
-        if self.pull.as_ref().is_some_and(|pull| !pull.whole) {
+        if self.pull.as_ref().is_some_and(|pull| !pull.whole || Mutant::EntriesEndRepair.on()) {
             self.cancel_pull();
         }
     }
@@ -142,6 +147,9 @@ impl<S: StateView> Replica<S> {
             return;
         }
         if previous.version >= self.committed && !self.log.holds(previous) {
+            if Mutant::RestoringGivesUp.on() {
+                return self.cancel_pull();
+            }
             let hint = self.log.last_possible_match(previous);
             return self.fetch_after(hint.unwrap_or(self.log.base()));
         }
@@ -181,7 +189,7 @@ impl<S: StateView> Replica<S> {
         if snapshot.version > HIGHEST {
             return self.absurd(from, "its snapshot lies absurdly far ahead");
         }
-        if snapshot.epoch > epoch {
+        if snapshot.epoch > epoch && !Mutant::SnapshotOfLaterEpoch.on() {
             // The source has followed a later leader since it was asked, and its state with it: entries of that epoch have
             // no place in a log that is to be opened in this one.
             return self.on_promise_seen(from, epoch, snapshot.epoch);
@@ -207,15 +215,15 @@ impl<S: StateView> Replica<S> {
         let is_of_use = self.is_of_use(snapshot);
         let Some(pull) = self.chunks.reported(&mut self.pull) else { return };
         match next {
-            Some(cursor) => {
+            Some(cursor) if !Mutant::SnapshotHalfApplied.on() => {
                 pull.position = Some(SnapshotPosition { snapshot, cursor });
                 self.fetch();
             }
-            None if is_of_use => {
+            _ if is_of_use => {
                 pull.phase = Phase::Installing;
                 self.out.effects.tasks.push(Task::Install { snapshot });
             }
-            None => self.cancel_pull(),
+            _ => self.cancel_pull(),
         }
     }
 
@@ -239,7 +247,7 @@ impl<S: StateView> Replica<S> {
         if snapshot.version > self.committed {
             self.committed = snapshot.version;
             // A log that leads up to the snapshot stays: its leader may have been told that it is durable.
-            if self.log.holds(snapshot) {
+            if self.log.holds(snapshot) && !Mutant::SnapshotDropsVotes.on() {
                 self.mark_applied(snapshot.version);
                 self.commit_configurations();
             } else {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::client::WriteRequest;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::peer::{PeerEnvelope, PeerMessage, Propagate, PropagateReply, Vote, VoteReply};
@@ -117,7 +118,8 @@ impl<S: StateView> Replica<S> {
         for entry in &recovered.unapplied {
             overlay.add(entry);
         }
-        let promise = recovered.promise.max(recovered.last.epoch);
+        let promised = if Mutant::PromiseForgotten.on() { Epoch::ZERO } else { recovered.promise };
+        let promise = promised.max(recovered.last.epoch);
         let was_member = applied.member(me).is_some();
         let configurations = Configurations::recover(applied, &recovered.unapplied);
         let is_alone = configurations.latest().count(|voter| voter != me) == 0;
@@ -311,6 +313,9 @@ impl<S: StateView> Replica<S> {
                 continue;
             }
             if matched <= self.log.last() {
+                if Mutant::ConflictNotTruncated.on() {
+                    continue;
+                }
                 assert!(
                     matched > self.committed,
                     "a committed version never changes, but {} differs",
@@ -319,11 +324,19 @@ impl<S: StateView> Replica<S> {
                 for dropped in self.log.truncate_after(matched.previous()) {
                     self.overlay.remove(&dropped);
                 }
-                if self.configurations.truncate_after(matched.previous()) {
+                if !Mutant::DroppedConfigurationCounts.on()
+                    && self.configurations.truncate_after(matched.previous())
+                {
                     self.reconfigured();
                 }
             }
             self.append(entry);
+        }
+        if Mutant::TruncatesAfterEveryAppend.on() {
+            for dropped in self.log.truncate_after(matched.max(self.committed)) {
+                self.overlay.remove(&dropped);
+            }
+            self.configurations.truncate_after(matched.max(self.committed));
         }
         matched
     }
@@ -336,7 +349,7 @@ impl<S: StateView> Replica<S> {
         assert!(version <= self.log.last(), "only what is in the log can be committed");
         let first = self.committed.next();
         self.committed = version;
-        if !self.integrity.is_damaged() {
+        if !self.integrity.is_damaged() || Mutant::DamagedApplies.on() {
             self.hand_to_state(first);
         }
         self.waiting.committed(version, &self.log, &mut self.out);
@@ -386,6 +399,9 @@ impl<S: StateView> Replica<S> {
         };
         self.cancel_pull();
         self.following.leader = None;
+        if Mutant::SupersededAtStandDown.on() {
+            self.waiting.give_up(&mut self.out);
+        }
         for (token, ..) in self.queued.drain(..) {
             self.out.answer(token, Reply::NotLeader { leader: None });
         }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::entry::{Answered, Entry, Outcome};
 use quorumkv_protocol::{ClientId, RequestId, Version};
 use serde::{Deserialize, Serialize};
@@ -133,7 +134,11 @@ impl Requests {
         // A client that was forgotten altogether lost its last result at the horizon, after all its others: so if the
         // request was ever applied, that was at or before the horizon.
         let finished = client.is_some_and(|client| client.floor > request.sequence);
-        if finished || since < self.horizon { Known::Expired } else { Known::Fresh }
+        if (finished || since < self.horizon) && !Mutant::ForgottenRunAgain.on() {
+            Known::Expired
+        } else {
+            Known::Fresh
+        }
     }
 
     /// Takes in the next entry of the log and says what changed.
@@ -198,6 +203,9 @@ impl Requests {
     /// The row, if its request or its version is there already or the table is full: then the rows are not those of a
     /// table.
     pub fn restore_row(&mut self, row: Row) -> Result<(), Row> {
+        if Mutant::ResultsLostInSnapshot.on() {
+            return Ok(());
+        }
         let client = self.clients.get(&row.request.client);
         let is_known = client.is_some_and(|client| client.results.contains_key(&row.request.sequence));
         if is_known || self.oldest.contains_key(&row.version) || self.oldest.len() == self.capacity {

@@ -2,6 +2,7 @@
 //!
 //! Answers speak of durable entries only: what is not synced yet proves nothing.
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::peer::{KeyAnswer, KeyProbe, PeerMessage, ReadSample, ReadSampleReply, Standing};
 use quorumkv_protocol::{EntryId, NodeId, Version};
 
@@ -38,7 +39,7 @@ impl<S: StateView> Replica<S> {
         if !self.is_voter() && (!self.is_member() || self.configuration().id <= sample.configuration) {
             return;
         }
-        if self.integrity.is_damaged() {
+        if self.integrity.is_damaged() && !Mutant::DamagedShowsState.on() {
             // The reader asks another.
             return;
         }
@@ -117,6 +118,9 @@ impl<S: StateView> Replica<S> {
 
     /// Everything up to here is durable on this replica, or committed and so durable on a quorum.
     fn durable(&self) -> Version {
+        if Mutant::SampleShowsUnsynced.on() {
+            return self.log.last();
+        }
         self.log.durable().max(self.committed)
     }
 

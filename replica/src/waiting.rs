@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::entry::{Entry, Outcome};
 use quorumkv_protocol::{EntryId, ErrorCode, RequestId, Version};
 
@@ -65,10 +66,18 @@ impl Waiting {
         let later = self.by_version.split_off(&snapshot.next());
         for waiter in std::mem::replace(&mut self.by_version, later).into_values().flatten() {
             let reply = match state.lookup(waiter.request, Version::ZERO) {
+                _ if Mutant::SupersededBySnapshot.on() => SUPERSEDED,
                 Known::Done(Done { version, outcome }) => Reply::Written { outcome, version },
                 Known::Fresh | Known::Expired => UNKNOWN,
             };
             out.answer(waiter.token, reply);
+        }
+    }
+
+    /// Calls everything superseded, which it need not be.
+    pub(crate) fn give_up(&mut self, out: &mut Outbox) {
+        for waiter in std::mem::take(&mut self.by_version).into_values().flatten() {
+            out.answer(waiter.token, SUPERSEDED);
         }
     }
 

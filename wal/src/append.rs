@@ -86,7 +86,7 @@ impl Appender {
             return Ok(());
         }
         let mut start = self.position - self.buffer.len() as u64;
-        self.disk.write(&self.active.file, &self.active.path, &self.buffer, start - self.active.start)?;
+        self.disk.write(&*self.active.file, &self.active.path, &self.buffer, start - self.active.start)?;
         self.buffer.clear();
         let mut index = self.shared.write();
         for (change, end) in self.buffered.drain(..) {
@@ -99,10 +99,15 @@ impl Appender {
     /// Makes durable what was written, unless the log runs without syncs.
     pub(crate) fn sync(&mut self) -> Result<(), IoError> {
         if self.sync && self.synced < self.position {
-            self.disk.sync(&self.active.file, &self.active.path)?;
+            self.disk.sync(&*self.active.file, &self.active.path)?;
             self.synced = self.position;
         }
         Ok(())
+    }
+
+    /// Where in the active segment that is durable ends which all records from now on know of.
+    pub(crate) fn synced_offset(&self) -> u64 {
+        self.synced.saturating_sub(self.active.start)
     }
 
     /// Goes on in a new segment if that was asked for.
@@ -114,7 +119,7 @@ impl Appender {
     /// and the header of the new one proves that everything before it was durable.
     fn roll(&mut self) -> Result<(), IoError> {
         self.flush()?;
-        self.disk.sync(&self.active.file, &self.active.path)?;
+        self.disk.sync(&*self.active.file, &self.active.path)?;
         let spare = self.housekeeper.take_spare()?;
         let (promise, last) = {
             let index = self.shared.read();

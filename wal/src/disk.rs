@@ -1,11 +1,11 @@
 //! The file operations that change the disk, each with its context and open to fault injection.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use crate::files::{FileSystem, Files, LogFile};
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,42 +48,58 @@ pub enum Operation {
 pub type FaultHook = Arc<dyn Fn(Operation, &Path) -> io::Result<()> + Send + Sync>;
 
 /// The disk, with or without faults.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Disk {
+    files: Arc<dyn Files>,
     faults: Option<FaultHook>,
 }
 
+impl Default for Disk {
+    fn default() -> Disk {
+        Disk { files: Arc::new(FileSystem), faults: None }
+    }
+}
+
 impl Disk {
-    pub(crate) fn new(faults: Option<FaultHook>) -> Disk {
-        Disk { faults }
+    pub(crate) fn new(files: Option<Arc<dyn Files>>, faults: Option<FaultHook>) -> Disk {
+        Disk { files: files.unwrap_or_else(|| Arc::new(FileSystem)), faults }
+    }
+
+    /// The files, for what changes nothing.
+    pub(crate) fn files(&self) -> &dyn Files {
+        &*self.files
     }
 
     /// Makes an empty file, in place of one that is there.
-    pub(crate) fn create(&self, path: &Path) -> Result<File, IoError> {
-        self.attempt(Operation::Create, "create", path, || {
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
-        })
+    pub(crate) fn create(&self, path: &Path) -> Result<Arc<dyn LogFile>, IoError> {
+        self.attempt(Operation::Create, "create", path, || self.files.create(path))
     }
 
-    pub(crate) fn write(&self, file: &File, path: &Path, bytes: &[u8], offset: u64) -> Result<(), IoError> {
+    pub(crate) fn write(
+        &self,
+        file: &dyn LogFile,
+        path: &Path,
+        bytes: &[u8],
+        offset: u64,
+    ) -> Result<(), IoError> {
         self.attempt(Operation::Write, "write", path, || file.write_all_at(bytes, offset))
     }
 
-    pub(crate) fn sync(&self, file: &File, path: &Path) -> Result<(), IoError> {
-        self.attempt(Operation::Sync, "sync", path, || file.sync_data())
+    pub(crate) fn sync(&self, file: &dyn LogFile, path: &Path) -> Result<(), IoError> {
+        self.attempt(Operation::Sync, "sync", path, || file.sync())
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
-        self.attempt(Operation::Rename, "rename", from, || fs::rename(from, to))
+        self.attempt(Operation::Rename, "rename", from, || self.files.rename(from, to))
     }
 
     pub(crate) fn sync_directory(&self, path: &Path) -> Result<(), IoError> {
-        self.attempt(Operation::SyncDirectory, "sync directory", path, || File::open(path)?.sync_all())
+        self.attempt(Operation::SyncDirectory, "sync directory", path, || self.files.sync_directory(path))
     }
 
     /// Removes a file; one that is not there is fine.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), IoError> {
-        self.attempt(Operation::Remove, "remove", path, || match fs::remove_file(path) {
+        self.attempt(Operation::Remove, "remove", path, || match self.files.remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         })

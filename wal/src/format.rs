@@ -43,7 +43,6 @@
 //! `synced` separates a torn tail from damage. Sectors of what was not synced reach the disk in any order, so a good record
 //! after a bad one proves nothing by itself; it proves damage if the bad one had been synced before it was written.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 
 use crate::record::{Change, Epoch, Mark, Record};
@@ -61,8 +60,8 @@ const HEADER_CHECKSUM: usize = SEGMENT_HEADER - 4;
 pub(crate) struct LogId(u64);
 
 impl LogId {
-    pub(crate) fn random() -> LogId {
-        LogId(RandomState::new().build_hasher().finish())
+    pub(crate) const fn new(entropy: u64) -> LogId {
+        LogId(entropy)
     }
 
     /// The checksum state from which a record at `position` goes on.

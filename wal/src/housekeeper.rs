@@ -1,20 +1,20 @@
 //! The helper thread: it keeps a zero-filled spare segment ready and removes trimmed ones, so that no commit waits for either.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::disk::{Disk, IoError};
+use crate::files::LogFile;
 use crate::segment::{Segment, prepare_spare, spare_path};
 
 /// What there is to do, and what is done. Bounded: one spare, and as many segments as the log has.
 #[derive(Debug, Default)]
 struct Chores {
     spare_wanted: bool,
-    spare: Option<Result<File, IoError>>,
+    spare: Option<Result<Arc<dyn LogFile>, IoError>>,
     /// Trimmed segments, oldest first. They go in that order, each durably, so that what is left never has a gap.
     trimmed: VecDeque<Arc<Segment>>,
     /// A removal failed: the rest waits until the next trim.
@@ -31,7 +31,7 @@ struct Room {
     changed: Condvar,
 }
 
-/// Handle of the helper thread; joins it when dropped.
+/// Handle of the helper thread; joins it when dropped. Without a thread its work is done when it is asked for.
 #[derive(Debug)]
 pub(crate) struct Housekeeper {
     room: Arc<Room>,
@@ -54,9 +54,15 @@ impl Housekeeper {
         Ok(Housekeeper { room, thread: Some(thread) })
     }
 
+    /// Without a thread: for a log in steps.
+    pub(crate) fn without_thread(disk: Disk, directory: PathBuf, segment_bytes: u64) -> Housekeeper {
+        let (chores, changed) = (Mutex::default(), Condvar::new());
+        Housekeeper { room: Arc::new(Room { disk, directory, segment_bytes, chores, changed }), thread: None }
+    }
+
     /// The spare, waiting for it if need be. What went wrong in preparing it may have passed (a full disk), so it is
     /// prepared anew once: nothing is lost by that, unlike with a sync of records.
-    pub(crate) fn take_spare(&self) -> Result<File, IoError> {
+    pub(crate) fn take_spare(&self) -> Result<Arc<dyn LogFile>, IoError> {
         match self.next_spare() {
             Err(error) => {
                 tracing::warn!(%error, source = %error.source, "no spare segment; trying once more");
@@ -66,7 +72,12 @@ impl Housekeeper {
         }
     }
 
-    fn next_spare(&self) -> Result<File, IoError> {
+    fn next_spare(&self) -> Result<Arc<dyn LogFile>, IoError> {
+        if self.thread.is_none() {
+            let Room { disk, directory, segment_bytes, .. } = &*self.room;
+            let spare = prepare_spare(disk, directory, *segment_bytes, || false)?;
+            return Ok(spare.expect("nothing cancels it"));
+        }
         let mut chores = self.room.lock();
         loop {
             if let Some(spare) = chores.spare.take() {
@@ -95,6 +106,10 @@ impl Housekeeper {
         chores.trimmed.extend(segments);
         chores.removal_failed = false;
         self.room.changed.notify_all();
+        drop(chores);
+        if self.thread.is_none() {
+            self.room.remove_all();
+        }
     }
 }
 
@@ -152,6 +167,18 @@ impl Room {
         chores.spare_wanted = false;
         chores.spare = spare;
         self.changed.notify_all();
+    }
+
+    /// Removes what there is to remove, until something cannot be.
+    fn remove_all(&self) {
+        loop {
+            let chores = self.lock();
+            let Some(oldest) = chores.trimmed.front().filter(|_| !chores.removal_failed).cloned() else {
+                return;
+            };
+            drop(chores);
+            self.remove(&oldest);
+        }
     }
 
     fn remove(&self, segment: &Segment) {

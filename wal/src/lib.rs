@@ -32,7 +32,9 @@
 
 mod append;
 mod disk;
+mod files;
 mod format;
+mod gate;
 mod housekeeper;
 mod index;
 mod log;
@@ -41,15 +43,18 @@ mod reader;
 mod record;
 mod recover;
 mod segment;
+mod stepped;
 mod tail;
 mod verify;
 mod writer;
 
 pub use disk::{FaultHook, IoError, Operation};
+pub use files::{Files, LogFile};
 pub use log::{Log, Options};
 pub use reader::{ReadError, Reader};
 pub use record::{Entry, Epoch, Mark, Record};
 pub use recover::{Damage, OpenError, Recovered, TornTail};
+pub use stepped::{StepError, SteppedLog};
 pub use tail::InvalidRecord;
 pub use verify::{DamagedSegment, VerifyError};
 pub use writer::{Batch, DurableGroup, SubmitError, Writer};

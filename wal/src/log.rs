@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use crate::append::{Appender, End};
 use crate::disk::{Disk, FaultHook, IoError};
+use crate::files::Files;
+use crate::gate::Gate;
 use crate::housekeeper::Housekeeper;
 use crate::index::Shared;
 use crate::reader::Reader;
 use crate::recover::{self, OpenError, Recovered};
+use crate::stepped::SteppedLog;
 use crate::writer::{DurableGroup, Writer};
 
 /// How a log behaves.
@@ -27,6 +30,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// The most bytes of records in one group, unless a single batch is larger. Default 4 MiB.
     pub group_bytes: usize,
+    /// Where the files are. Default `None`: in the file system.
+    pub files: Option<Arc<dyn Files>>,
     /// Injects faults; for tests. Default none.
     pub faults: Option<FaultHook>,
 }
@@ -39,6 +44,7 @@ impl Default for Options {
             queue_batches: 4096,
             queue_bytes: 64 << 20,
             group_bytes: 4 << 20,
+            files: None,
             faults: None,
         }
     }
@@ -83,7 +89,7 @@ impl Log {
         known_durable: u64,
     ) -> Result<(Log, Recovered), OpenError> {
         let directory = directory.into();
-        let disk = Disk::new(options.faults.clone());
+        let disk = Disk::new(options.files.clone(), options.faults.clone());
         let opened = recover::open(&disk, &directory, options.segment_bytes, known_durable)?;
         let log = Log { shared: Arc::new(opened.shared), disk, directory, options, end: opened.end };
         Ok((log, opened.recovered))
@@ -102,6 +108,18 @@ impl Log {
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// The log without threads, for a caller that decides itself when to write and when to sync.
+    #[must_use]
+    pub fn in_steps(self) -> SteppedLog {
+        let Log { shared, disk, directory, options, end } = self;
+        let housekeeper =
+            Arc::new(Housekeeper::without_thread(disk.clone(), directory.clone(), options.segment_bytes));
+        let settings = (options.segment_bytes, options.sync);
+        let appender =
+            Appender::new(Arc::clone(&shared), disk, directory, Arc::clone(&housekeeper), settings, end);
+        SteppedLog::new(Gate::new(&shared, options.segment_bytes), appender, shared, housekeeper)
     }
 
     /// Starts the thread that writes, and its helper.

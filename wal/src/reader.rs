@@ -1,6 +1,5 @@
 //! Reads current entries, from any thread.
 
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,15 +1,12 @@
 //! Opens a directory: verifies every record, and tells a torn tail from damage.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::Advice;
-
 use crate::append::End;
 use crate::disk::{Disk, IoError};
+use crate::files::LogFile;
 use crate::format::{
     ALIGNMENT, BadHeader, LogId, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader, claimed_synced, decode_record,
 };
@@ -171,7 +168,7 @@ pub(crate) fn open(
         return Err(OpenError::SegmentBytes { segment_bytes });
     }
     make_directory(disk, directory)?;
-    let Some(replayed) = replay(directory)? else {
+    let Some(replayed) = replay(disk, directory)? else {
         if let Some(known_durable) = NonZeroU64::new(known_durable) {
             return Err(OpenError::Absent { directory: directory.to_owned(), known_durable });
         }
@@ -199,10 +196,9 @@ pub(crate) fn open(
 
 /// Reads a log and changes nothing; `None` if there is none.
 pub(crate) fn read_only(directory: &Path) -> Result<Option<(Shared, Recovered)>, OpenError> {
-    if !directory.is_dir() {
+    let Some(Replayed { index, log, torn, .. }) = replay(&Disk::default(), directory)? else {
         return Ok(None);
-    }
-    let Some(Replayed { index, log, torn, .. }) = replay(directory)? else { return Ok(None) };
+    };
     let recovered = recovered(&index.tail, torn);
     Ok(Some((Shared::new(log, index), recovered)))
 }
@@ -216,11 +212,11 @@ struct Replayed {
 }
 
 /// Walks through the segments of a directory; `None` if there are none.
-fn replay(directory: &Path) -> Result<Option<Replayed>, OpenError> {
-    let Some(sequences) = list(directory)? else { return Ok(None) };
+fn replay(disk: &Disk, directory: &Path) -> Result<Option<Replayed>, OpenError> {
+    let Some(sequences) = list(disk, directory)? else { return Ok(None) };
     let mut replay = Replay::default();
     for sequence in sequences.clone() {
-        replay.segment(&segment_path(directory, sequence), sequence, sequence == *sequences.end())?;
+        replay.segment(disk, &segment_path(directory, sequence), sequence, sequence == *sequences.end())?;
     }
     let Replay { index, log, end, torn } = replay;
     let (index, log) = index.zip(log).expect("a segment was replayed");
@@ -237,10 +233,10 @@ fn damaged(segment: &Path, offset: u64, reason: Damage) -> OpenError {
 
 /// Makes the directory, durably, if it is not there.
 fn make_directory(disk: &Disk, directory: &Path) -> Result<(), IoError> {
-    if directory.is_dir() {
+    if disk.files().names(directory).map_err(IoError::at("list", directory))?.is_some() {
         return Ok(());
     }
-    fs::create_dir_all(directory).map_err(IoError::at("create directory", directory))?;
+    disk.files().make_directory(directory).map_err(IoError::at("create directory", directory))?;
     match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => disk.sync_directory(parent),
         None => disk.sync_directory(Path::new(".")),
@@ -248,13 +244,10 @@ fn make_directory(disk: &Disk, directory: &Path) -> Result<(), IoError> {
 }
 
 /// The sequences of the segments in a directory, without a gap; `None` if there are none. Other files are let be.
-fn list(directory: &Path) -> Result<Option<std::ops::RangeInclusive<u64>>, OpenError> {
+fn list(disk: &Disk, directory: &Path) -> Result<Option<std::ops::RangeInclusive<u64>>, OpenError> {
     let unreadable = |error| IoError::at("list", directory)(error);
-    let mut sequences = Vec::new();
-    for file in fs::read_dir(directory).map_err(unreadable)? {
-        let name = file.map_err(unreadable)?.file_name();
-        sequences.extend(name.to_str().and_then(parse_name));
-    }
+    let names = disk.files().names(directory).map_err(unreadable)?.unwrap_or_default();
+    let mut sequences: Vec<u64> = names.iter().filter_map(|name| parse_name(name)).collect();
     sequences.sort_unstable();
     let (Some(first), Some(last)) = (sequences.first().copied(), sequences.last().copied()) else {
         return Ok(None);
@@ -267,7 +260,7 @@ fn list(directory: &Path) -> Result<Option<std::ops::RangeInclusive<u64>>, OpenE
 
 /// A fresh log with its first segment.
 fn create(disk: &Disk, directory: &Path, segment_bytes: u64) -> Result<Opened, OpenError> {
-    let log = LogId::random();
+    let log = LogId::new(disk.files().entropy());
     let header = SegmentHeader {
         log,
         sequence: 1,
@@ -289,8 +282,8 @@ fn create(disk: &Disk, directory: &Path, segment_bytes: u64) -> Result<Opened, O
 /// Clears a torn tail, durably, so that nothing of it can ever be taken for a record. Can be repeated after a crash.
 fn cut(disk: &Disk, segment: &Segment, torn: &TornTail) -> Result<(), IoError> {
     let zeros = vec![0; usize::try_from(torn.bytes).expect("a part of a segment fits memory")];
-    disk.write(&segment.file, &segment.path, &zeros, torn.offset)?;
-    disk.sync(&segment.file, &segment.path)
+    disk.write(&*segment.file, &segment.path, &zeros, torn.offset)?;
+    disk.sync(&*segment.file, &segment.path)
 }
 
 /// The state of a walk through the segments, oldest first.
@@ -308,8 +301,8 @@ impl Default for Replay {
 }
 
 impl Replay {
-    fn segment(&mut self, path: &Path, sequence: u64, is_last: bool) -> Result<(), OpenError> {
-        let (file, header, bytes) = load(path, is_last)?;
+    fn segment(&mut self, disk: &Disk, path: &Path, sequence: u64, is_last: bool) -> Result<(), OpenError> {
+        let (file, header, bytes) = load(disk, path, is_last)?;
         if *self.log.get_or_insert(header.log) != header.log {
             return Err(OpenError::Foreign { segment: path.to_owned() });
         }
@@ -395,15 +388,13 @@ impl Replay {
 ///
 /// A crash of the process alone leaves records in the page cache that the disk may not have, even marked as clean if their sync
 /// had failed. So the last segment is synced, dropped from the cache and read from the disk.
-fn load(path: &Path, is_last: bool) -> Result<(File, SegmentHeader, Vec<u8>), OpenError> {
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(IoError::at("open", path))?;
-    if is_last {
-        file.sync_data().map_err(IoError::at("sync", path))?;
-        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)
-            .map_err(|error| IoError::at("drop from the cache", path)(error.into()))?;
-    }
-    let mut bytes = Vec::new();
-    (&file).read_to_end(&mut bytes).map_err(IoError::at("read", path))?;
+fn load(
+    disk: &Disk,
+    path: &Path,
+    is_last: bool,
+) -> Result<(Arc<dyn LogFile>, SegmentHeader, Vec<u8>), OpenError> {
+    let file = disk.files().open(path).map_err(IoError::at("open", path))?;
+    let bytes = file.read_all(is_last).map_err(IoError::at("read", path))?;
     let found = bytes.len() as u64;
     let wrong_size = |expected| OpenError::Size { segment: path.to_owned(), found, expected };
     let header = bytes.get(..SEGMENT_HEADER).ok_or_else(|| wrong_size(SEGMENT_HEADER as u64))?;

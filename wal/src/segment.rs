@@ -3,10 +3,11 @@
 //! A segment begins as the spare file, filled with zeros and synced. Its header is written and synced, and only then does it
 //! get its name. So a file named as a segment always has a good header and its full size, whatever happened.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::disk::{Disk, IoError};
+use crate::files::LogFile;
 use crate::format::SegmentHeader;
 
 /// Zeros are written this many bytes at a time.
@@ -20,7 +21,7 @@ pub(crate) struct Segment {
     pub(crate) start: u64,
     pub(crate) size: u64,
     pub(crate) path: PathBuf,
-    pub(crate) file: File,
+    pub(crate) file: Arc<dyn LogFile>,
 }
 
 impl Segment {
@@ -54,20 +55,20 @@ pub(crate) fn prepare_spare(
     directory: &Path,
     size: u64,
     cancelled: impl Fn() -> bool,
-) -> Result<Option<File>, IoError> {
+) -> Result<Option<Arc<dyn LogFile>>, IoError> {
     let path = spare_path(directory);
     let file = disk.create(&path)?;
-    let zeros = vec![0; ZERO_CHUNK];
+    let zeros = vec![0; usize::try_from(size).map_or(ZERO_CHUNK, |size| size.min(ZERO_CHUNK))];
     let mut written = 0;
     while written < size {
         if cancelled() {
             return Ok(None);
         }
         let length = (size - written).min(ZERO_CHUNK as u64);
-        disk.write(&file, &path, &zeros[..usize::try_from(length).expect("at most a chunk")], written)?;
+        disk.write(&*file, &path, &zeros[..usize::try_from(length).expect("at most a chunk")], written)?;
         written += length;
     }
-    disk.sync(&file, &path)?;
+    disk.sync(&*file, &path)?;
     Ok(Some(file))
 }
 
@@ -75,13 +76,13 @@ pub(crate) fn prepare_spare(
 pub(crate) fn install_spare(
     disk: &Disk,
     directory: &Path,
-    spare: File,
+    spare: Arc<dyn LogFile>,
     header: &SegmentHeader,
 ) -> Result<Segment, IoError> {
     let from = spare_path(directory);
     let path = segment_path(directory, header.sequence);
-    disk.write(&spare, &from, &header.encode(), 0)?;
-    disk.sync(&spare, &from)?;
+    disk.write(&*spare, &from, &header.encode(), 0)?;
+    disk.sync(&*spare, &from)?;
     disk.rename(&from, &path)?;
     disk.sync_directory(directory)?;
     Ok(Segment { sequence: header.sequence, start: header.start, size: header.size, path, file: spare })

@@ -1,6 +1,5 @@
 //! Reads back what was written, segment by segment, to find damage before it is needed.
 
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 

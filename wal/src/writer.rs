@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::append::Appender;
 use crate::disk::IoError;
-use crate::format::{ALIGNMENT, RECORD_HEADER, SEGMENT_HEADER, record_size};
+use crate::format::{ALIGNMENT, RECORD_HEADER, record_size};
+use crate::gate::Gate;
 use crate::housekeeper::Housekeeper;
 use crate::index::Shared;
 use crate::log::Options;
 use crate::queue::{Queue, Room};
 use crate::reader::Reader;
 use crate::record::Record;
-use crate::tail::{InvalidRecord, Tail};
+use crate::tail::InvalidRecord;
 
 /// Records to append, in order, and a ticket to get back when they are durable.
 ///
@@ -72,9 +73,7 @@ impl<T> fmt::Debug for SubmitError<T> {
 /// Submits to the log. There is one; dropping it is [`Writer::close`].
 #[derive(Debug)]
 pub struct Writer<T> {
-    /// The state that the log will have once everything submitted is written.
-    tail: Tail,
-    largest_record: usize,
+    gate: Gate,
     queue: Arc<Queue<Batch<T>>>,
     shared: Arc<Shared>,
     housekeeper: Arc<Housekeeper>,
@@ -117,19 +116,7 @@ impl<T> Writer<T> {
     /// Their files go in the background. Promise and base stay known. What `below` passes must be known never to be
     /// needed or overwritten again: applied and persisted elsewhere.
     pub fn trim(&mut self, below: u64) -> u64 {
-        let (removed, base) = {
-            let mut index = self.shared.write();
-            (index.trim(below), index.tail.base)
-        };
-        if !removed.is_empty() {
-            tracing::debug!(segments = removed.len(), %base, "trimmed the log");
-            self.housekeeper.remove(removed);
-        }
-        // What is queued may have moved the base already (a snapshot); then that is the later word.
-        if self.tail.mark(base.version) == Some(base) {
-            self.tail.trim(base);
-        }
-        base.version + 1
+        self.gate.trim(&self.shared, &self.housekeeper, below)
     }
 
     /// Has the next batch, which may be a barrier, begin a new segment: so that the present one can be trimmed, however little is
@@ -151,47 +138,11 @@ impl<T> Writer<T> {
     }
 
     /// Takes in a batch for which there is room: all of it or nothing.
-    fn push(&mut self, mut batch: Batch<T>) -> Result<(), SubmitError<T>> {
-        let before = self.tail.clone();
-        match self.admit(std::mem::take(&mut batch.records)) {
-            Ok(records) => {
-                let bytes = batch_bytes(&records);
-                self.queue.push(Batch { records, ticket: batch.ticket }, bytes);
-                Ok(())
-            }
-            Err(reason) => {
-                self.tail = before;
-                Err(reason.into())
-            }
-        }
-    }
-
-    /// Checks records against the tail and moves it on; puts a truncation before every entry that overwrites.
-    fn admit(&mut self, mut records: Vec<Record>) -> Result<Vec<Record>, InvalidRecord> {
-        let mut at = 0;
-        while at < records.len() {
-            let record = &records[at];
-            let bytes = record_size(record.payload().len());
-            if bytes > self.largest_record {
-                return Err(InvalidRecord::TooLarge { bytes, limit: self.largest_record });
-            }
-            match record {
-                Record::Entry { mark, .. } => {
-                    if let Some(to) = self.tail.truncation_before(*mark)? {
-                        records.insert(at, Record::Truncate { to });
-                    }
-                }
-                Record::Truncate { to } if to.version < self.tail.base.version => {
-                    return Err(InvalidRecord::BelowBase { mark: *to, base: self.tail.base.version });
-                }
-                Record::Promise { .. } | Record::Base { .. } | Record::Truncate { .. } => {}
-            }
-            let change = records[at].change();
-            self.tail.check(change)?;
-            self.tail.apply(change);
-            at += 1;
-        }
-        Ok(records)
+    fn push(&mut self, batch: Batch<T>) -> Result<(), SubmitError<T>> {
+        let records = self.gate.admit_all(batch.records)?;
+        let bytes = batch_bytes(&records);
+        self.queue.push(Batch { records, ticket: batch.ticket }, bytes);
+        Ok(())
     }
 }
 
@@ -205,15 +156,13 @@ impl<T: Send + 'static> Writer<T> {
         on_failure: impl FnOnce(IoError) + Send + 'static,
     ) -> io::Result<Writer<T>> {
         let queue = Arc::new(Queue::new(options.queue_batches, options.queue_bytes));
-        let tail = shared.read().tail.clone();
-        let capacity = options.segment_bytes - SEGMENT_HEADER as u64;
-        let largest_record = usize::try_from(capacity.min(u64::from(u32::MAX))).expect("at most 4 GiB");
+        let gate = Gate::new(&shared, options.segment_bytes);
         let group_bytes = options.group_bytes;
         let work = Arc::clone(&queue);
         let thread = thread::Builder::new()
             .name("wal-writer".into())
             .spawn(move || run(&work, appender, group_bytes, on_durable, on_failure))?;
-        Ok(Writer { tail, largest_record, queue, shared, housekeeper, thread: Some(thread) })
+        Ok(Writer { gate, queue, shared, housekeeper, thread: Some(thread) })
     }
 }
 

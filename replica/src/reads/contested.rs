@@ -93,7 +93,7 @@ impl<S: StateView> Replica<S> {
 
     /// Returns the candidate if the answers by now permit it.
     fn settle(&mut self, correlation: u64) {
-        let quorum = self.configuration().quorum();
+        let quorum = self.read_quorum();
         let Some(contested) = self.reader.contested.get(&correlation) else { return };
         if let Some((one, other, entry)) = rule::differing(&contested.answers) {
             let Some(contested) = self.take_contested(correlation) else { return };

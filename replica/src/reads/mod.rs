@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::peer::{KeyAnswer, KeyProbe, PeerMessage, ReadSample, ReadSampleReply, Standing};
 use quorumkv_protocol::{EntryId, ErrorCode, NodeId};
 
@@ -123,9 +124,10 @@ impl<S: StateView> Replica<S> {
         self.drive_contested();
         while (!self.reader.waiting.is_empty() || !self.reader.barriers_waiting.is_empty())
             && self.reader.held < HELD_BYTES
+            && !(Mutant::ReadJoinsEarlierSample.on() && !self.reader.samples.is_empty())
         {
             let configuration = self.configuration();
-            let needed = configuration.quorum() - usize::from(self.shows_state());
+            let needed = self.read_quorum() - usize::from(self.shows_state());
             let voters: Vec<NodeId> =
                 self.links.iter().copied().filter(|&node| configuration.is_voter(node)).collect();
             if voters.len() < needed {
@@ -197,7 +199,9 @@ impl<S: StateView> Replica<S> {
         if !is_asked || !self.configuration().is_voter(from) {
             return;
         }
-        if rule::is_void(self.configuration().id, reply.configuration, reply.standing.last) {
+        if rule::is_void(self.configuration().id, reply.configuration, reply.standing.last)
+            && !Mutant::SampleIgnoresConfiguration.on()
+        {
             return self.void(correlation, reply.configuration);
         }
         if self.reader.contested.contains_key(&correlation) {
@@ -219,7 +223,7 @@ impl<S: StateView> Replica<S> {
 
     /// Answers the reads of a sample if a quorum has answered; those in conflict go on by themselves.
     fn conclude(&mut self, correlation: u64) {
-        let quorum = self.configuration().quorum();
+        let quorum = self.read_quorum();
         if self.reader.samples.get(&correlation).is_none_or(|sample| sample.answers.len() < quorum) {
             return;
         }
@@ -227,6 +231,9 @@ impl<S: StateView> Replica<S> {
         self.reader.held -= sample.held;
         if let Some(target) = sample.answers.iter().map(|(_, reply)| reply.standing.last).max() {
             self.reader.barriers.extend(sample.barriers.into_iter().map(|barrier| (target, barrier)));
+        }
+        if Mutant::ReadJoinsEarlierSample.on() {
+            self.join_reads(&sample.probes, &sample.answers);
         }
         let mut columns: Vec<(NodeId, Standing, std::vec::IntoIter<KeyAnswer>)> = sample
             .answers
@@ -247,13 +254,23 @@ impl<S: StateView> Replica<S> {
         self.release_barriers();
     }
 
+    /// How many answers must come together.
+    pub(super) fn read_quorum(&self) -> usize {
+        let quorum = self.configuration().quorum();
+        match () {
+            () if Mutant::ReadLocalOnly.on() => 1,
+            () if Mutant::ReadQuorumTooSmall.on() => (quorum - 1).max(1),
+            () => quorum,
+        }
+    }
+
     /// Answers a read by its first answers, or lets it go on as contested.
     fn decide(&mut self, read: Read, answers: Vec<Answer>) {
         let Some(candidate) = rule::candidate(&answers) else { return };
         if let Some((one, other, entry)) = rule::differing(&answers) {
             return self.report_corruption(&read, (one, other), entry);
         }
-        let quorum = self.configuration().quorum();
+        let quorum = self.read_quorum();
         let value = find_value(&candidate, &answers);
         match (rule::verdict(quorum, &candidate, &answers), value) {
             (Some(rule), Found::Value(value)) => {
@@ -262,6 +279,24 @@ impl<S: StateView> Replica<S> {
                 self.finish(read.token, Reply::Read { value, evidence });
             }
             (_, value) => self.contest(read, answers, candidate, value),
+        }
+    }
+
+    /// Answers reads that came after the sample by what it found.
+    fn join_reads(&mut self, probes: &[KeyProbe], answers: &[(NodeId, ReadSampleReply)]) {
+        for read in std::mem::take(&mut self.reader.waiting) {
+            let Some(at) = probes.iter().position(|probe| probe.key == read.key) else {
+                self.reader.waiting.push_back(read);
+                continue;
+            };
+            let answer = |(node, reply): &(NodeId, ReadSampleReply)| Answer {
+                node: *node,
+                round: 1,
+                standing: reply.standing,
+                key: reply.keys[at].clone(),
+            };
+            let answers = answers.iter().map(answer).collect();
+            self.decide(read, answers);
         }
     }
 
@@ -290,7 +325,11 @@ impl<S: StateView> Replica<S> {
             return;
         }
         let applied = self.log.id_at(self.applied).unwrap_or(self.log.base());
-        for (_, barrier) in self.reader.barriers.extract_if(.., |(target, _)| *target <= applied) {
+        for (_, barrier) in self
+            .reader
+            .barriers
+            .extract_if(.., |(target, _)| *target <= applied || Mutant::ScanDoesNotWait.on())
+        {
             self.out.answer(barrier.token, Reply::Ready);
         }
     }

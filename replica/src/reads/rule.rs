@@ -15,6 +15,7 @@
 //! A candidate stays valid for as long as no answer is from a higher epoch: p was the key's newest entry when the
 //! decider spoke, which was after the read began, and it is returned only once it is committed.
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::client::Rule;
 use quorumkv_protocol::peer::{KeyAnswer, Standing};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
@@ -57,11 +58,21 @@ impl Candidate {
 
 /// The candidate among these answers: that of the highest epoch, and within it of the longest log.
 pub(crate) fn candidate(answers: &[Answer]) -> Option<Candidate> {
-    let decider = answers.iter().max_by_key(|answer| answer.standing.last)?;
+    let rank = |answer: &&Answer| match answer.key {
+        KeyAnswer::Present { id, .. } if Mutant::ReadHighestVersion.on() => {
+            EntryId::new(Epoch::ZERO, id.version)
+        }
+        KeyAnswer::Absent { .. } if Mutant::ReadHighestVersion.on() => EntryId::ZERO,
+        _ => answer.standing.last,
+    };
+    let decider = answers.iter().max_by_key(rank)?;
     Some(Candidate {
         node: decider.node,
         epoch: decider.standing.last.epoch,
-        entry: decider.key.id(),
+        entry: match decider.key {
+            KeyAnswer::Absent { .. } if Mutant::ReadUncommittedDelete.on() => None,
+            _ => decider.key.id(),
+        },
         is_present: matches!(decider.key, KeyAnswer::Present { .. }),
     })
 }
@@ -69,12 +80,18 @@ pub(crate) fn candidate(answers: &[Answer]) -> Option<Candidate> {
 /// By which rule the candidate may be returned, if by any.
 pub(crate) fn verdict(quorum: usize, candidate: &Candidate, answers: &[Answer]) -> Option<Rule> {
     let version = candidate.version();
-    let from_epoch = || answers.iter().filter(|answer| answer.standing.last.epoch == candidate.epoch);
+    let is_from = |epoch| epoch == candidate.epoch || Mutant::ReadIgnoresEpoch.on();
+    let from_epoch = || answers.iter().filter(|answer| is_from(answer.standing.last.epoch));
+    if Mutant::ReadUncommitted.on() {
+        return Some(Rule::Chosen);
+    }
     if from_epoch().any(|answer| version <= answer.standing.committed) {
         return Some(Rule::KnownCommitted);
     }
-    let votes =
-        from_epoch().filter(|answer| answer.standing.is_settled() && answer.standing.last.version >= version);
+    let votes = from_epoch().filter(|answer| {
+        let is_settled = answer.standing.is_settled() || Mutant::ReadCountsUnsettled.on();
+        is_settled && answer.standing.last.version >= version
+    });
     (votes.count() >= quorum).then_some(Rule::Chosen)
 }
 

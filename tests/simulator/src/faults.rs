@@ -19,6 +19,10 @@ pub(crate) enum Fault {
     Resignation,
     /// A disk is lost for good.
     Amnesia,
+    /// From now on no sync of a log succeeds: its process ends.
+    FailedSync,
+    /// Something happens to a log on the disk.
+    LogDamage,
     /// Something happens to a value on the disk.
     Damage,
     /// Not a fault either: somebody wants to change the members.
@@ -42,7 +46,7 @@ impl Occurrence {
     }
 }
 
-const ALL: [Fault; 10] = [
+const ALL: [Fault; 12] = [
     Fault::Election,
     Fault::Crash,
     Fault::Partition,
@@ -50,6 +54,8 @@ const ALL: [Fault; 10] = [
     Fault::SlowDisk,
     Fault::Resignation,
     Fault::Amnesia,
+    Fault::FailedSync,
+    Fault::LogDamage,
     Fault::Damage,
     Fault::Change,
     Fault::Save,
@@ -72,6 +78,8 @@ impl World {
             Fault::SlowDisk => plan.slow_disks,
             Fault::Resignation => plan.resignations,
             Fault::Amnesia => plan.amnesias,
+            Fault::FailedSync => plan.failed_syncs,
+            Fault::LogDamage => plan.log_damages,
             Fault::Damage => plan.damages,
             Fault::Change => plan.changes,
             Fault::Save => Some(plan.saves),
@@ -124,6 +132,13 @@ impl World {
                 }
             }
             Fault::Amnesia => self.lose_a_disk(),
+            Fault::FailedSync => {
+                let running = self.running();
+                if let Some(id) = self.pick(&running) {
+                    self.node(id).journal.fail_syncs();
+                }
+            }
+            Fault::LogDamage => self.damage_a_log(),
             Fault::Damage => self.damage_some(),
             Fault::Change => self.wish(),
             Fault::Save => {
@@ -238,6 +253,7 @@ impl World {
             && let Some(base) = node.disk.written.id_at(version)
             && node.disk.trim(base)
         {
+            node.journal.trim(base);
             self.note(|_| format!("{id} saves its state at {applied} and trims its log to {base}"));
             self.schedule(delay, Event::Report(id, incarnation, Input::Trimmed(base)));
         }

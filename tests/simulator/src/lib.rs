@@ -6,9 +6,11 @@
 //! all the while.
 
 mod clients;
+mod disk;
 mod faults;
 mod healing;
 mod invariants;
+mod journal;
 mod links;
 mod members;
 mod model;

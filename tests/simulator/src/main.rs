@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use quorumkv_simulator::{Reduction, Trace};
 
 mod many;
+#[cfg(feature = "mutants")]
+mod mutants;
 
 /// Simulates clusters of quorumkv under faults, one from each seed.
 #[derive(Parser)]
@@ -26,6 +28,9 @@ struct Cli {
 enum Command {
     /// Run one seed and tell what happens.
     Replay(Replay),
+    /// Switch on one deliberate bug after the other, and see whether it is found.
+    #[cfg(feature = "mutants")]
+    Mutants(mutants::Mutants),
 }
 
 #[derive(Args)]
@@ -42,6 +47,8 @@ fn main() -> Result<ExitCode> {
     match cli.command {
         None => cli.many.run(),
         Some(Command::Replay(replay)) => Ok(replay.run()),
+        #[cfg(feature = "mutants")]
+        Some(Command::Mutants(mutants)) => mutants.run(),
     }
 }
 

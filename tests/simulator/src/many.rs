@@ -39,7 +39,7 @@ struct Progress {
 struct Total {
     seeds: u64,
     summary: Summary,
-    /// Time that the runs took, of all cores together.
+    /// Time that the runs took of the cores, together: what others took of them meanwhile does not count.
     busy: Duration,
     failures: Vec<Failure>,
 }
@@ -76,10 +76,10 @@ impl Many {
             if self.years.is_none() && seed >= self.first + self.seeds {
                 return;
             }
-            let began = Instant::now();
+            let began = cpu_time();
             let ended = quorumkv_simulator::run(seed, &Reduction::default(), Trace::Off);
             let mut total = progress.lock();
-            total.busy += began.elapsed();
+            total.busy += cpu_time().saturating_sub(began);
             total.seeds += 1;
             match ended {
                 Ok(summary) => total.summary.add(&summary),
@@ -112,6 +112,12 @@ impl Many {
             }
         }
     }
+}
+
+/// Time that this thread has had a core.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 impl Progress {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::client::NodeRole;
 use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member};
 use quorumkv_protocol::{ClientId, EntryId, NodeId, RequestId, Version};
@@ -211,11 +212,48 @@ impl World {
             return;
         }
         self.crash(id);
-        self.node(id).gone = true;
+        if Mutant::AmnesiacVotes.on() {
+            let (first, results) = (self.members.first.clone(), self.plan.results);
+            *self.node(id) = Node::new(Store::new(first, results));
+            return self.start(id);
+        }
         self.summary.amnesias += 1;
         self.note(|_| format!("{id} has lost its disk"));
+        self.is_gone(id);
+    }
+
+    fn is_gone(&mut self, id: NodeId) {
+        self.node(id).gone = true;
         let delay = self.rng.u64(1_000..300_000);
         self.schedule(delay, Event::ComeBack(id));
+    }
+
+    /// Something happens to the log of a node. It must be noticed when the log is opened: then the node is as good as gone.
+    pub(crate) fn damage_a_log(&mut self) {
+        let running = self.running();
+        let Some(id) = self.pick(&running) else { return };
+        if self.nodes.len() >= MOST_NODES || !self.can_do_without(id) {
+            return;
+        }
+        self.crash(id);
+        let mut rng = self.rng.fork();
+        let node = self.node(id);
+        if !node.journal.damage(&mut rng) {
+            return self.start(id);
+        }
+        match node.journal.open() {
+            Err(error) => {
+                assert!(error.is_loss(), "damage is taken for something else: {error}");
+                self.summary.log_damages += 1;
+                self.note(|_| format!("{id} finds its log damaged: {error}"));
+                self.is_gone(id);
+            }
+            Ok(found) => {
+                let is_harmless = node.disk.crash_to(&found);
+                assert!(is_harmless, "damage of the log of {id} is not noticed: it holds {found:?}");
+                self.start(id);
+            }
+        }
     }
 
     pub(crate) fn come_back(&mut self, gone: NodeId) {

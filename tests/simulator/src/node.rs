@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorumkv_mutants::Mutant;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{PeerEnvelope, PropagateReply, SnapshotChunk, SnapshotPosition};
@@ -15,6 +17,7 @@ use quorumkv_replica::{
     StoodDown, Task,
 };
 
+use crate::journal::Journal;
 use crate::links::Requests;
 use crate::model::disk::Disk;
 use crate::model::render;
@@ -26,7 +29,10 @@ const CHUNK: usize = 2;
 
 /// One node: what survives its crashes, and its process while it runs.
 pub(crate) struct Node {
+    /// What its log must hold.
     pub(crate) disk: Disk,
+    /// What it does hold.
+    pub(crate) journal: Journal,
     /// The state as it was last saved.
     pub(crate) saved: Store,
     pub(crate) process: Option<Process>,
@@ -94,6 +100,7 @@ impl Node {
     pub(crate) fn new(saved: Store) -> Self {
         Self {
             disk: Disk::new(),
+            journal: Journal::new(),
             saved,
             process: None,
             incarnation: 0,
@@ -124,6 +131,14 @@ impl World {
         }
         node.incarnation += 1;
         let incarnation = node.incarnation;
+        if node.incarnation == 1 {
+            node.journal.open().expect("an empty disk has an empty log");
+        }
+        if !node.disk.synced.holds(node.saved.applied) {
+            let is_written =
+                node.journal.write(&[LogRecord::Base(node.saved.applied)]) && node.journal.sync();
+            assert!(is_written, "no disk fails at a start");
+        }
         let recovered = Recovered { damaged: node.damaged, ..node.disk.recover(node.saved.applied) };
         let store = Rc::new(RefCell::new(node.saved.clone()));
         let replica = Replica::new(id, &recovered, Shared(Rc::clone(&store)), settings);
@@ -160,15 +175,31 @@ impl World {
 
     /// Kills a node. What it had not synced is lost, but for what the disk happened to write.
     pub(crate) fn crash(&mut self, id: NodeId) {
-        let survivors = self.rng.usize(0..=self.nodes[&id].disk.unsynced() + 1);
+        let mut rng = self.rng.fork();
         let node = self.node(id);
         if node.process.take().is_none() {
             return;
         }
-        node.disk.crash(survivors);
+        let unsynced = node.disk.unsynced();
+        loop {
+            node.journal.crash(&mut rng);
+            let found = match node.journal.open() {
+                Ok(found) => found,
+                Err(error) => panic!("a crash has damaged the log of {id}: {error}: {:?}", error.source()),
+            };
+            assert!(
+                node.disk.crash_to(&found),
+                "{id} recovers what it never had, or not what was synced: {found:?}, where {:?} was synced",
+                node.disk.synced
+            );
+            // It may crash again while it recovers, and must find the same.
+            if rng.u8(0..8) > 0 {
+                break;
+            }
+        }
         node.last_sync = 0;
         self.summary.crashes += 1;
-        self.note(|_| format!("{id} crashes; {survivors} unsynced records survive"));
+        self.note(|_| format!("{id} crashes with {unsynced} unsynced records"));
         self.clients.node_died(id);
         self.members.node_died(id);
         for pair in self.network.pairs() {
@@ -238,7 +269,12 @@ impl World {
             let pause = self.rng.u64(50..=self.plan.sync) * slowness;
             let now = self.now;
             let node = self.node(id);
+            let is_written = node.journal.write(&effects.log);
             node.disk.write(batch, effects.log, effects.when_durable);
+            if !is_written {
+                return self.log_failed(id);
+            }
+            let node = self.node(id);
             node.last_sync = node.last_sync.max(now + pause);
             let delay = node.last_sync - now;
             self.schedule(delay, Event::Synced(id, incarnation, batch));
@@ -356,14 +392,34 @@ impl World {
         }
     }
 
+    /// A write or sync of the log has failed: the process ends, and somebody starts it again.
+    fn log_failed(&mut self, id: NodeId) {
+        self.note(|_| format!("{id}: the log fails"));
+        self.summary.failed_syncs += 1;
+        self.crash(id);
+        let downtime = self.rng.u64(1_000..500_000);
+        self.schedule(downtime, Event::Restart(id));
+    }
+
     /// Everything up to this batch is synced: its messages may go.
     pub(crate) fn synced(&mut self, id: NodeId, incarnation: u64, upto: PersistId) {
+        let node = self.node(id);
+        if !node.lives(incarnation) {
+            return;
+        }
+        if !node.journal.sync() {
+            return self.log_failed(id);
+        }
         loop {
             let node = self.node(id);
             if !node.lives(incarnation) {
                 return;
             }
             let Some((batch, messages)) = node.disk.sync() else { break };
+            if Mutant::SyncToldLate.on() {
+                let late = self.rng.u64(0..self.plan.sync);
+                self.schedule(late, Event::Report(id, incarnation, Input::Persisted(batch)));
+            }
             for message in messages {
                 self.send(id, message);
             }
@@ -371,7 +427,9 @@ impl World {
                 break;
             }
         }
-        self.input(id, Input::Persisted(upto));
+        if !Mutant::SyncToldLate.on() {
+            self.input(id, Input::Persisted(upto));
+        }
     }
 
     fn begin(&mut self, id: NodeId, job: Job) {
@@ -444,6 +502,7 @@ impl World {
         let node = self.node(id);
         if node.lives(incarnation) {
             let entries = node.disk.written.read(read.from, read.max_bytes);
+            assert!(node.journal.reads_as(&entries), "the log of {id} does not give back what was written");
             self.schedule(delay, Event::Report(id, incarnation, Input::LogRead { read, entries }));
         }
     }

@@ -42,6 +42,10 @@ pub(crate) struct Plan {
     pub(crate) breaks: Every,
     pub(crate) slow_disks: Every,
     pub(crate) resignations: Every,
+    /// How often a log cannot be synced any more.
+    pub(crate) failed_syncs: Every,
+    /// How often something happens to a log, so that its node must be replaced.
+    pub(crate) log_damages: Every,
     /// How often the administrator wants to change the members, and how often a disk is lost.
     pub(crate) changes: Every,
     pub(crate) amnesias: Every,
@@ -92,6 +96,8 @@ impl Plan {
             resignations: sometimes(rng, 300_000..3_000_000),
             changes: sometimes(rng, 10_000..800_000).filter(|_| comes_and_goes),
             amnesias: sometimes(rng, 200_000..3_000_000).filter(|_| comes_and_goes),
+            failed_syncs: sometimes(rng, 300_000..3_000_000),
+            log_damages: sometimes(rng, 300_000..3_000_000).filter(|_| comes_and_goes),
             saves: rng.u64(20_000..500_000),
             damages: sometimes(rng, 200_000..2_000_000).filter(|_| nodes > 1 && !comes_and_goes),
             flips,

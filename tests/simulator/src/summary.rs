@@ -29,6 +29,8 @@ pub struct Summary {
     pub(crate) removals: u64,
     pub(crate) replacements: u64,
     pub(crate) amnesias: u64,
+    pub(crate) failed_syncs: u64,
+    pub(crate) log_damages: u64,
     pub(crate) voids: u64,
     pub(crate) dropped: u64,
     pub(crate) abdications: u64,
@@ -40,7 +42,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn counts(&mut self) -> [(&'static str, &mut u64); 28] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 30] {
         [
             ("micros", &mut self.micros),
             ("events", &mut self.events),
@@ -62,6 +64,8 @@ impl Summary {
             ("removals", &mut self.removals),
             ("replacements", &mut self.replacements),
             ("amnesias", &mut self.amnesias),
+            ("failed syncs", &mut self.failed_syncs),
+            ("log damages", &mut self.log_damages),
             ("voids", &mut self.voids),
             ("dropped", &mut self.dropped),
             ("abdications", &mut self.abdications),

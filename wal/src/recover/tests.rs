@@ -11,7 +11,7 @@ const EPOCH: Epoch = Epoch { counter: 2, node: 1 };
 
 fn header() -> SegmentHeader {
     SegmentHeader {
-        log: LogId::random(),
+        log: LogId::new(7),
         sequence: 1,
         start: 0,
         size: SIZE,

@@ -78,6 +78,21 @@ impl Image {
         }
     }
 
+    fn truncate_after(&mut self, version: Version) {
+        while self.last().version > version && self.entries.pop_back().is_some() {}
+    }
+
+    /// Whether a log that holds all of `found` comes to this. It may reach further back, for it is trimmed in pieces.
+    fn is_read_as(&self, found: &Self) -> bool {
+        let same = self.promise == found.promise && self.last() == found.last();
+        let first = self.base.version.max(found.base.version).next();
+        let tail = |image: &Self| {
+            let skip = usize::try_from(first.since(image.base.version) - 1).expect("logs are short");
+            image.entries.iter().skip(skip).cloned().collect::<Vec<_>>()
+        };
+        same && found.base.version <= self.base.version && tail(self) == tail(found)
+    }
+
     fn trim(&mut self, base: EntryId) {
         if self.holds(base) {
             self.entries.retain(|entry| entry.id.version > base.version);
@@ -127,6 +142,33 @@ impl Disk {
     /// How many records are not synced.
     pub(crate) fn unsynced(&self) -> usize {
         self.pending.iter().map(|batch| batch.records.len()).sum()
+    }
+
+    /// What a log may hold after a crash: what was synced, and the beginning of what was not. Takes on what `found` says if
+    /// that is possible; entries of both that lie after `after` are compared. False if it is not possible.
+    pub(crate) fn crash_to(&mut self, found: &Image) -> bool {
+        let pending: Vec<LogRecord> = self.pending.drain(..).flat_map(|batch| batch.records).collect();
+        let mut image = self.synced.clone();
+        let mut next = pending.iter();
+        loop {
+            if image.is_read_as(found) {
+                break;
+            }
+            match next.next() {
+                Some(LogRecord::Entry(entry)) if entry.id.version <= image.last().version => {
+                    // Whoever writes over entries drops them first.
+                    image.truncate_after(entry.id.version.previous());
+                    if image.is_read_as(found) {
+                        break;
+                    }
+                    image.take(&LogRecord::Entry(Arc::clone(entry)));
+                }
+                Some(record) => image.take(record),
+                None => return false,
+            }
+        }
+        (self.written, self.synced) = (image.clone(), image);
+        true
     }
 
     /// Loses what was not synced, but for the first `survivors` records, which happened to reach the disk.
