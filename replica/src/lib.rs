@@ -42,5 +42,5 @@ pub use effects::{
 pub use input::{Input, Recovered, Settings, Token};
 pub use replica::Replica;
 pub use state::{StateView, Unreadable};
-pub use status::{Membership, PeerProgress, Status};
+pub use status::{Load, Membership, PeerProgress, Status};
 pub use time::Timestamp;

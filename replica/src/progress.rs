@@ -67,6 +67,11 @@ impl Progress {
         }
     }
 
+    /// Appends without an answer.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// The logs may meet at `here`.
     pub(crate) fn probe_after(&mut self, here: EntryId) {
         self.next = here.version.next();

@@ -4,7 +4,7 @@ use quorumkv_protocol::client::NodeRole;
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
 
-use crate::progress::Phase;
+use crate::progress::{Phase, Progress};
 use crate::replica::{Replica, Role};
 use crate::state::StateView;
 use crate::time::Timestamp;
@@ -80,7 +80,37 @@ pub struct PeerProgress {
     pub caught_up: bool,
 }
 
+/// What a replica keeps that must be bounded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Reads of clients that are not answered.
+    pub reads: usize,
+    /// Writes that wait until this node leads.
+    pub queued: usize,
+    /// Samples of other nodes that wait until this one has passed an entry.
+    pub parked: usize,
+    /// Bytes of entries in memory.
+    pub log_bytes: usize,
+    /// Appends to one node without an answer, the most of any.
+    pub in_flight: usize,
+}
+
 impl<S: StateView> Replica<S> {
+    /// What this replica keeps.
+    pub fn load(&self) -> Load {
+        let in_flight = match &self.role {
+            Role::Leader(leader) => leader.progress.values().map(Progress::in_flight).max().unwrap_or(0),
+            Role::Follower | Role::Contender(_) => 0,
+        };
+        Load {
+            reads: self.reader.in_flight(),
+            queued: self.queued.len(),
+            parked: self.parked.len(),
+            log_bytes: self.log.memory_bytes(),
+            in_flight,
+        }
+    }
+
     /// How this replica is.
     pub fn status(&self) -> Status {
         let (role, leader, heard) = match &self.role {
@@ -121,7 +151,7 @@ impl<S: StateView> Replica<S> {
     /// What the leader knows of the other nodes, ordered by id; nothing if this node does not lead.
     pub fn progress(&self) -> Vec<PeerProgress> {
         let Role::Leader(leader) = &self.role else { return Vec::new() };
-        let account = |(&node, progress): (&NodeId, &crate::progress::Progress)| PeerProgress {
+        let account = |(&node, progress): (&NodeId, &Progress)| PeerProgress {
             node,
             matched: progress.matched,
             behind: self.log.last().since(progress.matched),

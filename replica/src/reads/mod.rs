@@ -56,6 +56,13 @@ pub(crate) struct Reader {
     scanned: Timestamp,
 }
 
+impl Reader {
+    /// Reads of clients that are not answered.
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+}
+
 /// A client's read of one key.
 #[derive(Debug)]
 pub(super) struct Read {

@@ -74,8 +74,6 @@ mutants! {
     PreviousNotCompared,
     /// A follower commits beyond what is known to match.
     CommitsBeyondMatched,
-    /// What is in the log and not applied yet is dropped at a restart.
-    RestartDropsUnapplied,
     /// Entries read from disk are sent although the log was trimmed meanwhile.
     SendsWhatWasTrimmed,
     /// A backlog of uncommitted entries refuses the entry that would commit it.

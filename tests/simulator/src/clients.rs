@@ -176,7 +176,6 @@ impl World {
     }
 
     pub(crate) fn client_arrives(&mut self, token: Token) {
-        let now = self.timestamp();
         let Some(sent) = self.clients.tokens.get_mut(&token) else { return };
         if self.nodes[&sent.node].process.is_none() {
             // The connection is refused. To the client it could also have been lost later.
@@ -185,8 +184,9 @@ impl World {
         }
         sent.arrived = true;
         let left = sent.deadline.saturating_sub(self.now).max(20_000);
-        let (deadline, node) = (now + Duration::from_micros(left), sent.node);
-        let input = match sent.what.clone() {
+        let (node, what) = (sent.node, sent.what.clone());
+        let deadline = self.time_at(node) + Duration::from_micros(left);
+        let input = match what {
             What::Write(request) => Input::Write { token, request, deadline },
             What::Read(key) => Input::Read { token, key, evidence: token.0.is_multiple_of(2), deadline },
             What::Scan => Input::Barrier { token, deadline },
@@ -262,6 +262,7 @@ impl World {
                 if let Some(evidence) = &evidence {
                     let process = self.nodes[&sent.node].process.as_ref().expect("it just answered");
                     check_evidence(evidence, process);
+                    self.invariants.read(evidence, value.as_ref());
                 }
                 self.summary.reads += 1;
                 let version = value.as_ref().map_or(Version::ZERO, |value| value.version);

@@ -60,9 +60,9 @@ impl SimDisk {
         lock(&self.0)
     }
 
-    /// From now on until the next crash no sync succeeds.
-    pub(crate) fn fail_syncs(&self) {
-        self.lock().syncs_fail = true;
+    /// From now on no sync succeeds, until the next crash or until the disk is mended.
+    pub(crate) fn fail_syncs(&self, fail: bool) {
+        self.lock().syncs_fail = fail;
     }
 
     /// The process and the machine stop: of what was not synced, some is on the medium and some is not.

@@ -16,6 +16,10 @@ pub(crate) enum Fault {
     Partition,
     Break,
     SlowDisk,
+    /// Everything takes longer in one direction between two nodes.
+    SlowLink,
+    /// The clock of a node jumps ahead, and runs too fast or too slow.
+    Clock,
     Resignation,
     /// A disk is lost for good.
     Amnesia,
@@ -46,12 +50,14 @@ impl Occurrence {
     }
 }
 
-const ALL: [Fault; 12] = [
+const ALL: [Fault; 14] = [
     Fault::Election,
     Fault::Crash,
     Fault::Partition,
     Fault::Break,
     Fault::SlowDisk,
+    Fault::SlowLink,
+    Fault::Clock,
     Fault::Resignation,
     Fault::Amnesia,
     Fault::FailedSync,
@@ -76,6 +82,8 @@ impl World {
             Fault::Partition => plan.partitions,
             Fault::Break => plan.breaks,
             Fault::SlowDisk => plan.slow_disks,
+            Fault::SlowLink => plan.slow_links,
+            Fault::Clock => plan.clocks,
             Fault::Resignation => plan.resignations,
             Fault::Amnesia => plan.amnesias,
             Fault::FailedSync => plan.failed_syncs,
@@ -125,6 +133,8 @@ impl World {
                     self.schedule(end, Event::QuickDisk(id));
                 }
             }
+            Fault::SlowLink => self.slow_a_link(),
+            Fault::Clock => self.disturb_a_clock(),
             Fault::Resignation => {
                 let running = self.running();
                 if let Some(id) = self.pick(&running) {
@@ -135,7 +145,7 @@ impl World {
             Fault::FailedSync => {
                 let running = self.running();
                 if let Some(id) = self.pick(&running) {
-                    self.node(id).journal.fail_syncs();
+                    self.node(id).journal.fail_syncs(true);
                 }
             }
             Fault::LogDamage => self.damage_a_log(),
@@ -170,12 +180,21 @@ impl World {
         self.rng.choice(among).copied()
     }
 
-    /// Tells a node to lead. Sometimes two nodes are given one counter, as after a ZooKeeper was wiped.
+    /// Tells a node to lead, sometimes so late that another was named since. Sometimes two nodes are given one counter, as
+    /// after a ZooKeeper was wiped.
     pub(crate) fn elect(&mut self, id: NodeId) {
         if !self.chance(1, 10) {
             self.counter += 1;
         }
         let counter = self.counter.max(1);
+        let late = if self.chance(1, 10) { self.rng.u64(0..1_000_000) } else { 0 };
+        self.schedule(late, Event::Elected(id, counter));
+    }
+
+    pub(crate) fn elected(&mut self, id: NodeId, counter: u64) {
+        if self.healed {
+            return;
+        }
         self.note(|_| format!("the election names {id} for epoch {counter}"));
         self.input(id, Input::Lead { counter });
     }
@@ -192,14 +211,25 @@ impl World {
         }
     }
 
-    /// Cuts the network in two, or cuts off one node, in both directions or in one.
+    /// Cuts the network in two, or cuts off one node, or the leader, or leaves only one node that reaches both sides; in both
+    /// directions or in one.
     fn partition(&mut self) {
         let members = self.all();
-        let side: Vec<NodeId> = members.iter().copied().filter(|_| self.rng.bool()).collect();
+        let kind = self.rng.u8(0..4);
+        let alone = match kind {
+            0 => self.leader(),
+            1 => self.pick(&members),
+            _ => None,
+        };
+        let bridge = if kind == 2 { self.pick(&members) } else { None };
+        let side: Vec<NodeId> = match alone {
+            Some(alone) => vec![alone],
+            None => members.iter().copied().filter(|_| self.rng.bool()).collect(),
+        };
         let one_way = self.rng.bool();
         let mut cut: Vec<Pair> = Vec::new();
-        for &one in &side {
-            for &other in members.iter().filter(|node| !side.contains(node)) {
+        for &one in side.iter().filter(|&&one| Some(one) != bridge) {
+            for &other in members.iter().filter(|other| !side.contains(other) && Some(**other) != bridge) {
                 cut.push((one, other));
                 if !one_way {
                     cut.push((other, one));
@@ -207,10 +237,36 @@ impl World {
             }
         }
         self.note(|_| format!("nothing gets through from, to: {cut:?}"));
+        self.summary.partitions += 1;
+        self.summary.bridges += u64::from(bridge.is_some());
         self.network.blocked.extend(cut.iter().copied());
         let end =
             if self.rng.bool() { self.rng.u64(2_000..100_000) } else { self.rng.u64(100_000..1_500_000) };
         self.schedule(end, Event::Unblock(cut));
+    }
+
+    fn slow_a_link(&mut self) {
+        let members = self.all();
+        let (Some(from), Some(to)) = (self.pick(&members), self.pick(&members)) else { return };
+        let by = self.rng.u64(1_000..400_000);
+        self.note(|_| format!("everything from {from} to {to} takes {by} longer"));
+        self.summary.slow_links += 1;
+        self.network.slow.insert((from, to), by);
+        let end = self.rng.u64(50_000..3_000_000);
+        self.schedule(end, Event::QuickLink((from, to)));
+    }
+
+    fn disturb_a_clock(&mut self) {
+        let members = self.all();
+        let Some(id) = self.pick(&members) else { return };
+        let jump = if self.rng.bool() { self.rng.u64(0..3_000_000) } else { 0 };
+        let rate = *self.rng.choice(&[200, 900, 1000, 1100, 3000]).expect("there are choices");
+        self.note(|_| format!("the clock of {id} jumps by {jump} and runs at {rate} of 1000"));
+        self.summary.clocks += 1;
+        let now = self.now;
+        self.node(id).clock.change(now, jump, rate);
+        let end = self.rng.u64(50_000..5_000_000);
+        self.schedule(end, Event::RightClock(id));
     }
 
     /// Something happens to a value of one node, if all nodes are well.

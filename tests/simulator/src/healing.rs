@@ -6,6 +6,7 @@ use quorumkv_protocol::membership::Member;
 use quorumkv_replica::{Input, Membership, Status};
 
 use crate::model::render;
+use crate::plan::Plan;
 use crate::world::World;
 
 /// Between two looks at how far the cluster is, in microseconds.
@@ -37,18 +38,48 @@ impl World {
         }
         let leader = self.leader().expect("it is calm");
         self.demand_service(leader);
-        self.invariants.check_agreement(&self.nodes);
+        self.invariants.check_agreement(&self.nodes, &self.away);
     }
 
     fn heal(&mut self) {
         self.healed = true;
         self.network.blocked.clear();
+        self.network.slow.clear();
         (self.plan.delayed, self.plan.duplicated) = (0, 0);
+        self.leave_some_away();
+        let now = self.now;
         for id in self.all() {
             self.node(id).slow = false;
-            self.start(id);
+            self.node(id).clock.mend(now);
+            self.node(id).journal.fail_syncs(false);
+            if !self.away.contains(&id) {
+                self.start(id);
+            }
         }
         self.note(|_| "everything heals".to_owned());
+    }
+
+    /// Where members do not change, a minority of them may stay away: stopped, or cut off.
+    fn leave_some_away(&mut self) {
+        let voters = self.invariants.committed_configuration().voters.iter();
+        let voters: Vec<NodeId> = voters.map(|voter| voter.node).collect();
+        let Plan { changes, amnesias, log_damages, damages, .. } = &self.plan;
+        let is_disturbed = [changes, amnesias, log_damages, damages].iter().any(|every| every.is_some());
+        if is_disturbed || !self.plan.some_stay_away {
+            return;
+        }
+        let most = (voters.len() - 1) / 2;
+        let away: Vec<NodeId> = voters.iter().copied().filter(|_| self.rng.bool()).take(most).collect();
+        for &id in &away {
+            if self.rng.bool() {
+                self.crash(id);
+            }
+            let others = voters.iter().filter(|&&other| other != id);
+            self.network.blocked.extend(others.flat_map(|&other| [(id, other), (other, id)]));
+        }
+        self.note(|_| format!("these stay away: {away:?}"));
+        self.summary.majorities += u64::from(!away.is_empty());
+        self.away.extend(away);
     }
 
     fn elect_a_voter(&mut self) {
@@ -62,7 +93,8 @@ impl World {
     }
 
     fn statuses(&self) -> impl Iterator<Item = (NodeId, Status)> {
-        self.nodes.iter().filter_map(|(&id, node)| Some((id, node.process.as_ref()?.replica.status())))
+        let here = self.nodes.iter().filter(|(id, _)| !self.away.contains(id));
+        here.filter_map(|(&id, node)| Some((id, node.process.as_ref()?.replica.status())))
     }
 
     /// Whether one leads, all other members follow, all of them have everything and nobody waits. A node that promised a
@@ -82,7 +114,8 @@ impl World {
         };
         let is_whole = |member: &Member| {
             let process = self.nodes[&member.node].process.as_ref();
-            process.is_some_and(|process| self.invariants.holds_what_is_committed(process))
+            self.away.contains(&member.node)
+                || process.is_some_and(|process| self.invariants.holds_what_is_committed(process))
         };
         configuration.replacements.is_empty()
             && configuration.members().all(is_whole)
@@ -92,9 +125,13 @@ impl World {
 
     /// Whether all members reach each other.
     fn is_linked(&self) -> bool {
-        let members = || self.invariants.committed_configuration().members().map(|member| member.node);
         let reaches = |one, other| one == other || self.network.is_connected((one, other));
-        members().all(|one| members().all(|other| reaches(one, other)))
+        self.members_here().all(|one| self.members_here().all(|other| reaches(one, other)))
+    }
+
+    fn members_here(&self) -> impl Iterator<Item = NodeId> {
+        let members = self.invariants.committed_configuration().members().map(|member| member.node);
+        members.filter(|member| !self.away.contains(member))
     }
 
     /// A write at the leader, and then a read at every member, must succeed.
@@ -102,8 +139,7 @@ impl World {
         let write = self.demand(leader, true);
         self.run_until(self.now + 2_500_000);
         assert!(self.clients.history.has_ended(write), "a write in calm fails: {}", self.describe());
-        let members = self.invariants.committed_configuration().members().map(|member| member.node);
-        let members: Vec<NodeId> = members.collect();
+        let members: Vec<NodeId> = self.members_here().collect();
         let reads: Vec<_> = members.into_iter().map(|id| self.demand(id, false)).collect();
         self.run_until(self.now + 2_500_000);
         for read in reads {

@@ -96,8 +96,8 @@ impl Journal {
         entries.iter().zip(&found).all(|(entry, found)| mark(entry.id) == found.mark)
     }
 
-    pub(crate) fn fail_syncs(&self) {
-        self.disk.fail_syncs();
+    pub(crate) fn fail_syncs(&self, fail: bool) {
+        self.disk.fail_syncs(fail);
     }
 
     pub(crate) fn crash(&mut self, rng: &mut Rng) {

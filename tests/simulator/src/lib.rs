@@ -6,6 +6,7 @@
 //! all the while.
 
 mod clients;
+mod clock;
 mod disk;
 mod faults;
 mod healing;
@@ -17,6 +18,7 @@ mod model;
 mod network;
 mod node;
 mod plan;
+mod queue;
 mod run;
 mod shrink;
 mod summary;

@@ -45,8 +45,10 @@ impl World {
             let Some(id) = self.network.connection((from, to)) else { return };
             ((from, to), id, Way::Request)
         };
+        let slow = self.network.slow.get(&(from, to)).copied().unwrap_or(0);
         let far = self.plan.delayed;
-        let delay = self.rng.u64(50..=self.plan.delay)
+        let delay = slow
+            + self.rng.u64(50..=self.plan.delay)
             + if self.chance(far, 1000) { self.rng.u64(0..300_000) } else { 0 };
         match self.network.send(pair, id, way, self.now + delay) {
             Fate::Arrives(time) => {

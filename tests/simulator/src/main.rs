@@ -6,6 +6,10 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use quorumkv_simulator::{Reduction, Trace};
 
+/// Most of the time goes into small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod many;
 #[cfg(feature = "mutants")]
 mod mutants;

@@ -5,12 +5,13 @@
 //! voters with theirs: what happens beyond that is a matter for backups.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use quorumkv_mutants::Mutant;
 use quorumkv_protocol::client::NodeRole;
 use quorumkv_protocol::membership::{Change, ChangeRequest, Configuration, Member};
 use quorumkv_protocol::{ClientId, EntryId, NodeId, RequestId, Version};
-use quorumkv_replica::{Input, Membership, Reply, Timestamp, Token};
+use quorumkv_replica::{Input, Membership, Reply, Token};
 
 use crate::model;
 use crate::model::store::Store;
@@ -159,7 +160,7 @@ impl World {
             self.schedule(later, Event::RetryChange(request.clone()));
         }
         self.members.open.insert(token, (at, request.clone()));
-        let deadline = Timestamp::from_micros(self.now + self.rng.u64(50_000..1_500_000));
+        let deadline = self.time_at(at) + Duration::from_micros(self.rng.u64(50_000..1_500_000));
         self.input(at, Input::Change { token, request, dry_run: false, deadline });
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Network {
     connections: BTreeMap<Pair, Connection>,
     /// Until when the requests of a broken connection still arrive.
     lingering: BTreeMap<ConnectionId, u64>,
+    /// Directions in which everything takes longer by so much.
+    pub(crate) slow: BTreeMap<Pair, u64>,
     /// Directions in which nothing gets through.
     pub(crate) blocked: BTreeSet<Pair>,
     made: u64,

@@ -17,6 +17,7 @@ use quorumkv_replica::{
     StoodDown, Task,
 };
 
+use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::links::Requests;
 use crate::model::disk::Disk;
@@ -40,6 +41,7 @@ pub(crate) struct Node {
     incarnation: u64,
     /// Whether its disk is lost. It is kept to look at, and the node never starts again.
     pub(crate) gone: bool,
+    pub(crate) clock: Clock,
     /// Whether its disk is slow for a while.
     pub(crate) slow: bool,
     /// Whether it has noted, for its next start, that its state is damaged.
@@ -105,6 +107,7 @@ impl Node {
             process: None,
             incarnation: 0,
             gone: false,
+            clock: Clock::right(),
             slow: false,
             damaged: false,
             last_sync: 0,
@@ -157,7 +160,7 @@ impl World {
             serving: BTreeMap::new(),
             requests: Requests::default(),
         });
-        self.invariants.started(id, promise);
+        self.invariants.started(id, promise, &self.nodes);
         self.note(|_| {
             format!(
                 "{id} starts: promise {promise}, log to {}, applied {}",
@@ -223,13 +226,20 @@ impl World {
 
     /// The node takes in everything that has come, and does what it comes to.
     pub(crate) fn wake(&mut self, id: NodeId, incarnation: u64) {
-        let (now, entropy) = (self.timestamp(), self.rng.u64(..));
-        let node = self.node(id);
+        let (now, entropy) = (self.time_at(id), self.rng.u64(..));
+        let node = self.nodes.get_mut(&id).expect("a node that wakes is there");
         let Some(process) = node.process.as_mut().filter(|_| node.incarnation == incarnation) else { return };
         let inbox = std::mem::take(&mut process.inbox);
         process.knew_damage = process.replica.status().damaged;
-        process.counted = vec![process.replica.configuration().clone()];
+        let last = process.counted.len().saturating_sub(1);
+        process.counted.drain(..last);
+        if process.counted.first() != Some(process.replica.configuration()) {
+            process.counted = vec![process.replica.configuration().clone()];
+        }
         for input in &inbox {
+            if let Input::Message { envelope, .. } = input {
+                self.invariants.hears(id, process.replica.status().promise, envelope);
+            }
             process.replica.handle(now, input.clone());
             if process.replica.configuration().id != process.counted[process.counted.len() - 1].id {
                 process.counted.push(process.replica.configuration().clone());
@@ -237,7 +247,7 @@ impl World {
         }
         let effects = process.replica.flush(entropy);
         self.note_step(id, &inbox, &effects);
-        self.invariants.look(id, &self.nodes);
+        self.invariants.look(id, &self.nodes, &self.plan.settings);
         self.carry_out(id, effects);
     }
 
@@ -268,6 +278,7 @@ impl World {
             let slowness = if self.nodes[&id].slow { 50 } else { 1 };
             let pause = self.rng.u64(50..=self.plan.sync) * slowness;
             let now = self.now;
+            self.invariants.logged(id, &self.nodes[&id].disk.written, &effects.log);
             let node = self.node(id);
             let is_written = node.journal.write(&effects.log);
             node.disk.write(batch, effects.log, effects.when_durable);
@@ -447,7 +458,7 @@ impl World {
     pub(crate) fn job_done(&mut self, id: NodeId, incarnation: u64) {
         let (pause, report, spoil) =
             (self.rng.u64(10..=self.plan.apply), self.rng.u64(0..=self.plan.apply), self.chance(1, 50));
-        let node = self.node(id);
+        let node = self.nodes.get_mut(&id).expect("a node that works is there");
         if !node.lives(incarnation) {
             return;
         }
@@ -463,6 +474,7 @@ impl World {
             Job::Apply(entries) => {
                 for entry in &entries {
                     process.store.borrow_mut().apply(entry);
+                    self.invariants.applied(id, &process.store.borrow());
                     done.extend(process.digested());
                 }
                 done.extend(entries.last().map(|last| Input::Applied(last.id.version)));

@@ -16,6 +16,10 @@ pub(crate) struct Plan {
     pub(crate) nodes: u64,
     /// How long the chaos lasts, in microseconds.
     pub(crate) chaos: u64,
+    /// Time between a node's ticks, in microseconds.
+    pub(crate) tick: u64,
+    /// Whether only a majority heals at the end.
+    pub(crate) some_stay_away: bool,
     pub(crate) settings: Settings,
     pub(crate) clients: u64,
     pub(crate) keys: u64,
@@ -41,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) partitions: Every,
     pub(crate) breaks: Every,
     pub(crate) slow_disks: Every,
+    pub(crate) slow_links: Every,
+    pub(crate) clocks: Every,
     pub(crate) resignations: Every,
     /// How often a log cannot be synced any more.
     pub(crate) failed_syncs: Every,
@@ -66,7 +72,7 @@ impl Plan {
         // Where members come and go, even numbers are the hardest: two configurations that both follow the same one can have
         // majorities that do not overlap.
         let sizes: &[u64] =
-            if comes_and_goes { &[1, 2, 2, 3, 4, 4, 4, 5] } else { &[1, 2, 3, 3, 3, 4, 5, 5, 5, 5] };
+            if comes_and_goes { &[1, 2, 2, 3, 4, 4, 4, 5] } else { &[1, 2, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7] };
         let nodes = *rng.choice(sizes).expect("there are choices");
         let (trims, state_outruns_log) = (*rng.choice(&[0, 20, 90]).expect("there are choices"), rng.bool());
         // A changed value is told only by comparison. Before it is found it can be copied with a snapshot, which nobody
@@ -74,12 +80,14 @@ impl Plan {
         let flips = nodes > 2 && trims == 0 && !state_outruns_log;
         Self {
             nodes,
-            chaos: rng.u64(1_000_000..6_000_000),
+            chaos: rng.u64(2_000_000..50_000_000),
+            tick: *rng.choice(&[5_000, 10_000, 10_000, 30_000]).expect("there are choices"),
+            some_stay_away: rng.bool(),
             settings: settings(rng),
             clients: rng.u64(1..7),
             keys: *rng.choice(&[1, 1, 2, 3]).expect("there are choices"),
             reads: *rng.choice(&[20, 50, 80]).expect("there are choices"),
-            pause: *rng.choice(&[2_000, 40_000]).expect("there are choices"),
+            pause: *rng.choice(&[2_000, 40_000, 40_000, 400_000]).expect("there are choices"),
             results: rng.usize(2..60),
             delay: *rng.choice(&[200, 1_000, 5_000]).expect("there are choices"),
             delayed: *rng.choice(&[0, 5, 50]).expect("there are choices"),
@@ -93,6 +101,8 @@ impl Plan {
             partitions: sometimes(rng, 50_000..1_500_000),
             breaks: sometimes(rng, 20_000..1_000_000),
             slow_disks: sometimes(rng, 200_000..2_000_000),
+            slow_links: sometimes(rng, 100_000..3_000_000),
+            clocks: sometimes(rng, 200_000..4_000_000),
             resignations: sometimes(rng, 300_000..3_000_000),
             changes: sometimes(rng, 10_000..800_000).filter(|_| comes_and_goes),
             amnesias: sometimes(rng, 200_000..3_000_000).filter(|_| comes_and_goes),

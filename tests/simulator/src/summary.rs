@@ -18,6 +18,12 @@ pub struct Summary {
     pub(crate) scans: u64,
     pub(crate) epochs: u64,
     pub(crate) crashes: u64,
+    pub(crate) partitions: u64,
+    pub(crate) bridges: u64,
+    pub(crate) slow_links: u64,
+    pub(crate) clocks: u64,
+    /// Runs at the end of which only a majority healed.
+    pub(crate) majorities: u64,
     pub(crate) snapshots: u64,
     pub(crate) superseded: u64,
     pub(crate) expired: u64,
@@ -42,7 +48,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn counts(&mut self) -> [(&'static str, &mut u64); 30] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 35] {
         [
             ("micros", &mut self.micros),
             ("events", &mut self.events),
@@ -53,6 +59,11 @@ impl Summary {
             ("scans", &mut self.scans),
             ("epochs", &mut self.epochs),
             ("crashes", &mut self.crashes),
+            ("partitions", &mut self.partitions),
+            ("bridges", &mut self.bridges),
+            ("slow links", &mut self.slow_links),
+            ("disturbed clocks", &mut self.clocks),
+            ("majorities that healed alone", &mut self.majorities),
             ("snapshots", &mut self.snapshots),
             ("superseded", &mut self.superseded),
             ("expired", &mut self.expired),

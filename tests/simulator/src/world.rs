@@ -1,6 +1,6 @@
 //! One run: nodes, network, clients and faults, in the order in which things happen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use quorumkv_protocol::NodeId;
@@ -17,11 +17,9 @@ use crate::model::store::Store;
 use crate::network::{ConnectionId, Network, Pair, Way};
 use crate::node::{ChunkRequest, Node};
 use crate::plan::Plan;
+use crate::queue::Queue;
 use crate::shrink::Reduction;
 use crate::summary::Summary;
-
-/// Time between a node's ticks, in microseconds.
-const TICK: u64 = 10_000;
 
 /// What is kept of what happens in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +66,10 @@ pub(crate) enum Event {
     RetryChange(ChangeRequest),
     Unblock(Vec<Pair>),
     QuickDisk(NodeId),
+    QuickLink(Pair),
+    RightClock(NodeId),
+    /// A node hears that the election named it, with this counter.
+    Elected(NodeId, u64),
 }
 
 /// Everything there is.
@@ -85,8 +87,9 @@ pub(crate) struct World {
     pub(crate) counter: u64,
     /// Whether the time of faults is over.
     pub(crate) healed: bool,
-    events: BTreeMap<(u64, u64), Event>,
-    scheduled: u64,
+    events: Queue<Event>,
+    /// Nodes that stay away when all else heals.
+    pub(crate) away: BTreeSet<NodeId>,
     trace: Trace,
     hash: u64,
     pub(crate) seed: u64,
@@ -117,8 +120,8 @@ impl World {
             summary: Summary::default(),
             counter: 0,
             healed: false,
-            events: BTreeMap::new(),
-            scheduled: 0,
+            events: Queue::new(),
+            away: BTreeSet::new(),
             trace,
             hash: 0xcbf2_9ce4_8422_2325,
             rng,
@@ -152,10 +155,7 @@ impl World {
     }
 
     pub(crate) fn run_until(&mut self, end: u64) {
-        while let Some(entry) = self.events.first_entry()
-            && entry.key().0 <= end
-        {
-            let ((time, _), event) = entry.remove_entry();
+        while let Some((time, event)) = self.events.pop_until(end) {
             self.now = time;
             self.summary.events += 1;
             self.happen(event);
@@ -168,7 +168,7 @@ impl World {
             Event::Tick(node, incarnation) => {
                 if self.nodes[&node].lives(incarnation) {
                     self.input(node, Input::Tick);
-                    self.schedule(TICK, Event::Tick(node, incarnation));
+                    self.schedule(self.plan.tick, Event::Tick(node, incarnation));
                 }
             }
             Event::Wake(node, incarnation) => self.wake(node, incarnation),
@@ -197,21 +197,30 @@ impl World {
             Event::Rejoin(node) => self.rejoin(node),
             Event::RetryChange(request) => self.retry_change(request),
             Event::Unblock(pairs) => {
-                for pair in pairs {
-                    self.network.blocked.remove(&pair);
+                let stays = |node: &NodeId| self.away.contains(node);
+                for pair in pairs.iter().filter(|pair| !stays(&pair.0) && !stays(&pair.1)) {
+                    self.network.blocked.remove(pair);
                 }
             }
             Event::QuickDisk(node) => self.node(node).slow = false,
+            Event::QuickLink(pair) => {
+                self.network.slow.remove(&pair);
+            }
+            Event::RightClock(node) => {
+                let now = self.now;
+                self.node(node).clock.mend(now);
+            }
+            Event::Elected(node, counter) => self.elected(node, counter),
         }
     }
 
     pub(crate) fn schedule(&mut self, delay: u64, event: Event) {
-        self.scheduled += 1;
-        self.events.insert((self.now + delay, self.scheduled), event);
+        self.events.push(self.now + delay, event);
     }
 
-    pub(crate) fn timestamp(&self) -> Timestamp {
-        Timestamp::from_micros(self.now)
+    /// What the clock of a node shows.
+    pub(crate) fn time_at(&self, node: NodeId) -> Timestamp {
+        self.nodes[&node].clock.read(self.now)
     }
 
     /// Every node that there ever was.

@@ -15,14 +15,23 @@ pub(crate) struct Commits {
     requests: BTreeMap<RequestId, Version>,
     /// The newest configuration among them, or the first.
     configuration: Configuration,
-    /// The state before the first entry.
-    empty: Store,
+    /// The state after every so manieth entry, from before the first on; and after the last.
+    checkpoints: Vec<Store>,
+    newest: Store,
+    /// The sum of the state after each entry, and before the first.
+    sums: Vec<u64>,
 }
+
+/// Entries between two checkpoints.
+const CHECKPOINT: usize = 64;
 
 impl Commits {
     pub(super) fn new(first: Configuration, results: usize) -> Self {
         let empty = Store::new(first.clone(), results);
-        Self { entries: Vec::new(), requests: BTreeMap::new(), configuration: first, empty }
+        let sums = vec![empty.sum()];
+        let checkpoints = vec![empty.clone()];
+        let (entries, requests) = (Vec::new(), BTreeMap::new());
+        Self { entries, requests, configuration: first, checkpoints, newest: empty, sums }
     }
 
     pub(super) fn entries(&self) -> &[Arc<Entry>] {
@@ -62,6 +71,11 @@ impl Commits {
             self.configuration = configuration.clone();
         }
         self.entries.push(Arc::clone(entry));
+        self.newest.apply(entry);
+        self.sums.push(self.newest.sum());
+        if self.entries.len().is_multiple_of(CHECKPOINT) {
+            self.checkpoints.push(self.newest.clone());
+        }
         true
     }
 
@@ -88,11 +102,17 @@ impl Commits {
 
     /// What the committed entries come to, as far as this state has them.
     fn state_at(&self, store: &Store) -> Store {
-        let mut expected = self.empty.clone();
         let applied = usize::try_from(store.applied.version.get()).expect("runs are short");
-        for entry in &self.entries[..applied] {
+        let from = applied / CHECKPOINT;
+        let mut expected = self.checkpoints[from].clone();
+        for entry in &self.entries[from * CHECKPOINT..applied] {
             expected.apply(entry);
         }
         expected
+    }
+
+    /// The sum of the state after this entry.
+    pub(super) fn sum_at(&self, version: Version) -> u64 {
+        self.sums[usize::try_from(version.get()).expect("runs are short")]
     }
 }

@@ -178,13 +178,16 @@ fn entry_at(log: &[Arc<Entry>], version: Version) -> &Entry {
 
 /// Who begins when `bound` was seen may be shown this value.
 fn check_value(timeline: &Timeline<'_>, key: &Bytes, value: &Versioned, bound: Version) {
-    let committed = past(timeline, key).find(|(version, _)| *version == value.version);
+    let past = timeline.get(key).map_or(&[][..], Vec::as_slice);
+    let committed =
+        past.binary_search_by_key(&value.version, |(version, _)| *version).ok().map(|at| past[at]);
     assert_eq!(
         committed,
         Some((value.version, Some(&value.value))),
         "a value of {key:?} was read that is not committed"
     );
-    let newest = past(timeline, key).rfind(|(version, _)| *version <= bound).map(|(version, _)| version);
+    let before = past.partition_point(|(version, _)| *version <= bound);
+    let newest = before.checked_sub(1).map(|at| past[at].0);
     assert!(
         newest.is_none_or(|newest| newest <= value.version),
         "{key:?} was read at {}, after {newest:?} was seen",
@@ -192,20 +195,12 @@ fn check_value(timeline: &Timeline<'_>, key: &Bytes, value: &Versioned, bound: V
     );
 }
 
-fn past<'a>(
-    timeline: &'a Timeline<'_>,
-    key: &Bytes,
-) -> impl DoubleEndedIterator<Item = (Version, Option<&'a Bytes>)> {
-    timeline.get(key).into_iter().flatten().copied()
-}
-
 /// The first moment of the log, not before `bound`, at which the key was absent.
 fn absence(timeline: &Timeline<'_>, key: &Bytes, bound: Version) -> Option<Version> {
-    let before = past(timeline, key).rfind(|(version, _)| *version <= bound);
-    if before.is_none_or(|(_, value)| value.is_none()) {
+    let past = timeline.get(key).map_or(&[][..], Vec::as_slice);
+    let before = past.partition_point(|(version, _)| *version <= bound);
+    if before.checked_sub(1).is_none_or(|last| past[last].1.is_none()) {
         return Some(bound);
     }
-    past(timeline, key)
-        .find(|(version, value)| *version > bound && value.is_none())
-        .map(|(version, _)| version)
+    past[before..].iter().find(|(_, value)| value.is_none()).map(|(version, _)| *version)
 }

@@ -1,24 +1,36 @@
 //! What must hold at every moment of a run, and what must hold of its history.
 
+mod accepts;
+mod bounds;
 mod commits;
 mod durability;
+mod entries;
 pub(crate) mod history;
+mod leaders;
 mod membership;
+mod progress;
 mod promises;
+mod reads;
+mod states;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use quorumkv_protocol::client::{Evidence, Versioned};
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::membership::{ChangeRequest, Configuration};
-use quorumkv_protocol::peer::PeerMessage;
+use quorumkv_protocol::peer::{PeerEnvelope, PeerMessage};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version};
-use quorumkv_replica::Outgoing;
+use quorumkv_replica::{LogRecord, Outgoing, Settings};
 
+use crate::model::disk::Image;
 use crate::model::store::Store;
 use crate::node::{Node, Process};
+use accepts::Accepts;
 use commits::Commits;
+use entries::Entries;
 use history::History;
+use progress::Progress;
 use promises::Promises;
 
 /// All invariants.
@@ -26,6 +38,9 @@ pub(crate) struct Invariants {
     commits: Commits,
     promises: Promises,
     known: membership::Known,
+    entries: Entries,
+    progress: Progress,
+    accepts: Accepts,
 }
 
 impl Invariants {
@@ -34,6 +49,9 @@ impl Invariants {
             commits: Commits::new(first.clone(), results),
             promises: Promises::default(),
             known: membership::Known::default(),
+            entries: Entries::default(),
+            progress: Progress::default(),
+            accepts: Accepts::default(),
         }
     }
 
@@ -46,6 +64,28 @@ impl Invariants {
                 membership::check_step(&before, self.commits.configuration());
             }
         }
+    }
+
+    /// A node is about to hear a message.
+    pub(crate) fn hears(&mut self, id: NodeId, promise: Epoch, envelope: &PeerEnvelope) {
+        self.accepts.hears(id, promise, envelope);
+    }
+
+    /// A node is about to log these records.
+    pub(crate) fn logged(&mut self, id: NodeId, before: &Image, records: &[LogRecord]) {
+        self.entries.logged(id, before, records, &self.commits);
+    }
+
+    /// A node has applied an entry.
+    pub(crate) fn applied(&self, id: NodeId, store: &Store) {
+        if !store.is_spoiled {
+            states::check(id, store, &self.commits);
+        }
+    }
+
+    /// A read was answered.
+    pub(crate) fn read(&self, evidence: &Evidence, value: Option<&Versioned>) {
+        reads::check(evidence, value);
     }
 
     /// A node put a snapshot in the place of its state.
@@ -72,13 +112,16 @@ impl Invariants {
         let shows = matches!(message.envelope.body, PeerMessage::ReadSampleReply(_));
         assert!(!(knows_damage && shows), "{id} shows a state that it knows to be damaged");
         self.promises.sent(id, message);
+        self.accepts.sent(id, &message.envelope);
         durability::check_message(id, message, nodes);
         self.known.sent(id, message);
     }
 
     /// A node has started, with this promise.
-    pub(crate) fn started(&mut self, id: NodeId, promise: Epoch) {
+    pub(crate) fn started(&mut self, id: NodeId, promise: Epoch, nodes: &BTreeMap<NodeId, Node>) {
         self.promises.started(id, promise);
+        self.progress.started(id, &nodes[&id]);
+        self.accepts.started(id);
     }
 
     /// A node's epoch is established.
@@ -86,6 +129,7 @@ impl Invariants {
         let knows_damage = nodes[&id].process.as_ref().is_some_and(Process::knows_damage);
         assert!(!knows_damage, "{id} leads with a state that it knows to be damaged");
         self.promises.established(id, epoch);
+        leaders::check_holds_all(id, epoch, &nodes[&id], &self.commits);
         membership::check_leader(epoch, counting(id, nodes), nodes);
     }
 
@@ -103,19 +147,21 @@ impl Invariants {
     }
 
     /// A node has taken in something.
-    pub(crate) fn look(&mut self, id: NodeId, nodes: &BTreeMap<NodeId, Node>) {
+    pub(crate) fn look(&mut self, id: NodeId, nodes: &BTreeMap<NodeId, Node>, settings: &Settings) {
         let Some(process) = &nodes[&id].process else { return };
         let status = process.replica.status();
         self.known.look(id, process.replica.configuration());
         self.known.look(id, process.replica.committed_configuration());
         self.promises.look(id, status.promise);
+        self.progress.look(id, status.committed, &nodes[&id]);
+        bounds::check(id, &process.replica.load(), settings);
         assert!(status.applied <= status.committed, "{id} applied more than is committed");
         assert!(status.committed <= status.last.version, "{id} committed more than it has");
     }
 
     /// All members have the same state now: that of everything that was ever committed.
-    pub(crate) fn check_agreement(&self, nodes: &BTreeMap<NodeId, Node>) {
-        for member in self.commits.configuration().members() {
+    pub(crate) fn check_agreement(&self, nodes: &BTreeMap<NodeId, Node>, away: &BTreeSet<NodeId>) {
+        for member in self.commits.configuration().members().filter(|member| !away.contains(&member.node)) {
             let id = member.node;
             let process = nodes[&id].process.as_ref().expect("all members run");
             let store = process.store.borrow();

@@ -14,7 +14,7 @@ use quorumkv_replica::{DigestTask, Input, Record, StateView, Unreadable};
 use serde::{Deserialize, Serialize};
 
 /// The applied state.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) applied: EntryId,
     pub(crate) keys: BTreeMap<Bytes, Record>,
@@ -23,6 +23,19 @@ pub(crate) struct Store {
     capacity: usize,
     /// Keys that the disk does not give back.
     unreadable: BTreeSet<Bytes>,
+    /// Whether something has happened to it on the disk.
+    pub(crate) is_spoiled: bool,
+    /// Told apart from other states by this, mostly.
+    sum: u64,
+}
+
+/// What a key and its record add to the sum.
+fn weight(key: &Bytes, record: &Record) -> u64 {
+    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    let id = [record.id.version.get(), record.id.epoch.counter(), record.id.epoch.node().get()];
+    let bytes = key.iter().chain(record.value.iter());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, fold);
+    id.iter().fold(hash, |hash, part| (hash ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23))
 }
 
 /// What a damaged value reads.
@@ -49,6 +62,17 @@ pub(crate) struct Staged {
     pieces: Vec<Piece>,
 }
 
+impl PartialEq for Store {
+    fn eq(&self, other: &Self) -> bool {
+        let content = |store: &Self| (store.applied, store.capacity);
+        content(self) == content(other)
+            && self.keys == other.keys
+            && self.configuration == other.configuration
+            && self.requests == other.requests
+            && self.unreadable == other.unreadable
+    }
+}
+
 impl Store {
     /// An empty state of a cluster that began with this configuration. It remembers the results of `capacity` requests.
     pub(crate) fn new(configuration: Configuration, capacity: usize) -> Self {
@@ -60,6 +84,8 @@ impl Store {
             requests,
             capacity,
             unreadable: BTreeSet::new(),
+            is_spoiled: false,
+            sum: 0,
         }
     }
 
@@ -70,10 +96,11 @@ impl Store {
             self.unreadable.remove(effect.key());
             match effect {
                 Effect::Put { key, value } => {
-                    self.keys.insert(key.clone(), Record { id: entry.id, value: value.clone() });
+                    self.put(key.clone(), Record { id: entry.id, value: value.clone() });
                 }
                 Effect::Delete { key } => {
-                    self.keys.remove(key);
+                    let gone = self.keys.remove(key);
+                    self.sum = self.sum.wrapping_sub(gone.map_or(0, |gone| weight(key, &gone)));
                 }
             }
         }
@@ -83,9 +110,21 @@ impl Store {
         self.requests.apply(entry);
     }
 
+    fn put(&mut self, key: Bytes, record: Record) {
+        self.sum = self.sum.wrapping_add(weight(&key, &record));
+        let before = self.keys.insert(key.clone(), record);
+        self.sum = self.sum.wrapping_sub(before.map_or(0, |before| weight(&key, &before)));
+    }
+
+    /// Differs where what it holds differs, mostly.
+    pub(crate) const fn sum(&self) -> u64 {
+        self.sum
+    }
+
     /// Something happens to a key on the disk: its value changes, or cannot be read any more. False if there is no such key.
     pub(crate) fn damage(&mut self, key: &Bytes, is_readable: bool) -> bool {
         let Some(record) = self.keys.get_mut(key) else { return false };
+        self.is_spoiled = true;
         if is_readable {
             record.value = Bytes::from_static(DAMAGED);
         } else {
@@ -136,7 +175,7 @@ impl Store {
         for piece in staged.pieces.iter().cloned() {
             match piece {
                 Piece::Key { key, id, value } => {
-                    store.keys.insert(key, Record { id, value });
+                    store.put(key, Record { id, value });
                 }
                 Piece::Result(row) => store.requests.restore_row(row).expect("a snapshot holds a table"),
                 Piece::Horizon(horizon) => store.requests.restore_horizon(horizon),

@@ -1,0 +1,60 @@
+//! Equal ids mean equal entries after equal prefixes, on all nodes at all times, and no log drops what is committed (DESIGN 5,
+//! 8; Raft's log matching).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quorumkv_protocol::entry::Entry;
+use quorumkv_protocol::{EntryId, NodeId};
+use quorumkv_replica::LogRecord;
+
+use super::commits::Commits;
+use crate::model::disk::Image;
+
+/// Every entry that was ever logged, with the one before it.
+#[derive(Default)]
+pub(crate) struct Entries(BTreeMap<EntryId, (Arc<Entry>, EntryId)>);
+
+impl Entries {
+    /// A node, whose log is as `before`, logs these records.
+    pub(super) fn logged(&mut self, id: NodeId, before: &Image, records: &[LogRecord], commits: &Commits) {
+        let mut last = before.last();
+        for record in records {
+            match record {
+                LogRecord::Promise(_) => {}
+                LogRecord::Base(base) => last = *base,
+                LogRecord::Entry(entry) => {
+                    if entry.id.version <= last.version {
+                        check_dropped(id, before, entry.id, commits);
+                    }
+                    let previous = if entry.id.version <= last.version {
+                        before.id_at(entry.id.version.previous()).unwrap_or(EntryId::ZERO)
+                    } else {
+                        last
+                    };
+                    self.check(id, entry, previous);
+                    last = entry.id;
+                }
+            }
+        }
+    }
+
+    fn check(&mut self, id: NodeId, entry: &Arc<Entry>, previous: EntryId) {
+        let (known, after) = self.0.entry(entry.id).or_insert_with(|| (Arc::clone(entry), previous));
+        let is_same = Arc::ptr_eq(known, entry) || known == entry;
+        assert!(is_same, "{id} logs another entry as {} than was logged before", entry.id);
+        // What a snapshot covers is not known one by one.
+        let fits = *after == previous || *after == EntryId::ZERO || previous == EntryId::ZERO;
+        assert!(fits, "{id} logs {} after {previous}, and another node after {after}", entry.id);
+    }
+}
+
+/// What the log holds from this version on gives way to another entry: none of it may be committed.
+fn check_dropped(id: NodeId, before: &Image, by: EntryId, commits: &Commits) {
+    let committed = commits.entries().len() as u64;
+    let dropped = before.entries.iter().rev().take_while(|entry| entry.id.version >= by.version);
+    for entry in dropped.filter(|entry| entry.id.version.get() <= committed && entry.id != by) {
+        let known = commits.entry(entry.id.version).id;
+        assert!(known != entry.id, "{id} drops {known}, which is committed, for {by}");
+    }
+}
