@@ -58,6 +58,14 @@ compose *ARGS:
     fi
     if docker compose version >/dev/null 2>&1; then docker compose {{ ARGS }}; else docker-compose {{ ARGS }}; fi
 
+# Simulated clusters: many seeds, or one seed with all that happens in it.
+sim *ARGS:
+    cargo run --profile sim --quiet -p quorumkv-simulator -- {{ ARGS }}
+
+# Which deliberate bugs the simulator finds, and how soon.
+mutants *ARGS:
+    cargo run --profile sim --quiet -p quorumkv-simulator --features mutants -- mutants {{ ARGS }}
+
 # Fuzz the decoder of frames and messages (needs cargo-bolero); the same target runs as an ordinary test.
 fuzz TARGET="" *ARGS:
     @command -v cargo-bolero >/dev/null || { echo "cargo-bolero is not installed: cargo install --locked cargo-bolero" >&2; exit 1; }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use quorumkv_mutants::Mutant;
+
 use crate::disk::{Disk, IoError};
 use crate::format::{Place, SEGMENT_HEADER, SegmentHeader, encode_record, record_size};
 use crate::housekeeper::Housekeeper;
@@ -99,7 +101,9 @@ impl Appender {
     /// Makes durable what was written, unless the log runs without syncs.
     pub(crate) fn sync(&mut self) -> Result<(), IoError> {
         if self.sync && self.synced < self.position {
-            self.disk.sync(&*self.active.file, &self.active.path)?;
+            if !Mutant::LogNotSynced.on() {
+                self.disk.sync(&*self.active.file, &self.active.path)?;
+            }
             self.synced = self.position;
         }
         Ok(())
@@ -119,7 +123,9 @@ impl Appender {
     /// and the header of the new one proves that everything before it was durable.
     fn roll(&mut self) -> Result<(), IoError> {
         self.flush()?;
-        self.disk.sync(&*self.active.file, &self.active.path)?;
+        if !Mutant::FullSegmentNotSynced.on() {
+            self.disk.sync(&*self.active.file, &self.active.path)?;
+        }
         let spare = self.housekeeper.take_spare()?;
         let (promise, last) = {
             let index = self.shared.read();

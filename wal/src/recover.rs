@@ -4,6 +4,8 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quorumkv_mutants::Mutant;
+
 use crate::append::End;
 use crate::disk::{Disk, IoError};
 use crate::files::LogFile;
@@ -186,7 +188,7 @@ pub(crate) fn open(
     }
 
     // Only from here on is anything changed.
-    if let Some(torn) = &torn {
+    if let Some(torn) = torn.as_ref().filter(|_| !Mutant::TornTailStays.on()) {
         cut(disk, &active, torn)?;
     }
     disk.remove(&spare_path(directory))?;
@@ -347,7 +349,7 @@ impl Replay {
             let Some(found) = decode_record(&bytes[offset..], header.log, position) else {
                 return Ok(());
             };
-            if found.previous != self.end.previous {
+            if found.previous != self.end.previous && !Mutant::PredecessorIgnored.on() {
                 return Ok(());
             }
             let contradiction = |reason| damaged(path, offset as u64, Damage::Contradiction(reason));
@@ -376,7 +378,7 @@ impl Replay {
         // The header of a later segment is written when all before it is durable.
         let witness =
             if is_last { find_witness(rest, header.log, position) } else { Some(header.start + header.size) };
-        if let Some(witness) = witness {
+        if let Some(witness) = witness.filter(|_| !Mutant::DamageTakenForTorn.on()) {
             return Err(damaged(path, offset, Damage::Record { witness }));
         }
         self.torn = Some(TornTail { segment: path.to_owned(), offset, bytes: used });

@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quorumkv_mutants::Mutant;
+
 use crate::disk::{Disk, IoError};
 use crate::files::LogFile;
 use crate::format::SegmentHeader;
@@ -82,9 +84,13 @@ pub(crate) fn install_spare(
     let from = spare_path(directory);
     let path = segment_path(directory, header.sequence);
     disk.write(&*spare, &from, &header.encode(), 0)?;
-    disk.sync(&*spare, &from)?;
+    if !Mutant::SegmentHeaderNotSynced.on() {
+        disk.sync(&*spare, &from)?;
+    }
     disk.rename(&from, &path)?;
-    disk.sync_directory(directory)?;
+    if !Mutant::SegmentNameNotSynced.on() {
+        disk.sync_directory(directory)?;
+    }
     Ok(Segment { sequence: header.sequence, start: header.start, size: header.size, path, file: spare })
 }
 

@@ -81,6 +81,26 @@ mutants! {
     /// What was sent over a connection that broke is not sent again.
     LostAppendsNotResent,
 
+    // The write-ahead log (DESIGN 9).
+    /// What is written to the log is not synced.
+    LogNotSynced,
+    /// A segment that is full is not synced before the next one is begun.
+    FullSegmentNotSynced,
+    /// The header of a segment is not synced before the segment has its name.
+    SegmentHeaderNotSynced,
+    /// The name of a segment is not made durable before records are written to it.
+    SegmentNameNotSynced,
+    /// Checksums of records are not compared.
+    ChecksumIgnored,
+    /// A record is taken for one that belongs where it is found.
+    PlaceIgnored,
+    /// The checksum of the record before is not compared.
+    PredecessorIgnored,
+    /// Damage is taken for the torn tail that a crash leaves.
+    DamageTakenForTorn,
+    /// A torn tail is not cleared.
+    TornTailStays,
+
     // Snapshots (DESIGN 8).
     /// A snapshot is put in place when its first piece is there.
     SnapshotHalfApplied,

@@ -3,63 +3,68 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser};
 use quorumkv_simulator::{Reduction, Trace};
-
-/// Most of the time goes into small allocations.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod many;
 #[cfg(feature = "mutants")]
 mod mutants;
 
-/// Simulates clusters of quorumkv under faults, one from each seed.
+/// Most of the time goes into small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Simulates clusters of quorumkv under faults, one from each seed. Ends with 10 if something went wrong.
 #[derive(Parser)]
 #[command(
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Example:\n  sim --seeds 20000\n  sim replay 4447"
+    after_help = "Examples:\n  sim                  the seeds from 0 to 3999\n  sim --years 0.1      as many as that takes\n  sim 4447             one seed, with all that happens"
 )]
 struct Cli {
+    #[cfg(feature = "mutants")]
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    story: Story,
     #[command(flatten)]
     many: many::Many,
 }
 
-#[derive(Subcommand)]
+#[cfg(feature = "mutants")]
+#[derive(clap::Subcommand)]
 enum Command {
-    /// Run one seed and tell what happens.
-    Replay(Replay),
     /// Switch on one deliberate bug after the other, and see whether it is found.
-    #[cfg(feature = "mutants")]
     Mutants(mutants::Mutants),
 }
 
 #[derive(Args)]
-struct Replay {
-    /// The seed.
-    seed: u64,
-    /// Make the run smaller first, if it fails: fewer faults, fewer clients, fewer steps.
-    #[arg(long)]
-    shrink: bool,
+struct Story {
+    /// Run this seed and tell what happens. If it fails the run is made smaller first: fewer faults, clients and steps.
+    seed: Option<u64>,
+    /// Do not make a failing run smaller.
+    #[arg(long, requires = "seed")]
+    whole: bool,
 }
 
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
-    match cli.command {
+    #[cfg(feature = "mutants")]
+    if let Some(Command::Mutants(mutants)) = cli.command {
+        return mutants.run();
+    }
+    match cli.story.seed {
+        Some(seed) => Ok(cli.story.tell(seed)),
         None => cli.many.run(),
-        Some(Command::Replay(replay)) => Ok(replay.run()),
-        #[cfg(feature = "mutants")]
-        Some(Command::Mutants(mutants)) => mutants.run(),
     }
 }
 
-impl Replay {
-    fn run(&self) -> ExitCode {
-        let reduction = if self.shrink { many::smaller(self.seed) } else { Reduction::default() };
-        match quorumkv_simulator::run(self.seed, &reduction, Trace::Print) {
+impl Story {
+    fn tell(&self, seed: u64) -> ExitCode {
+        let whole = Reduction::default();
+        let fails = !self.whole && quorumkv_simulator::run(seed, &whole, Trace::Off).is_err();
+        let reduction = if fails { many::smaller(seed) } else { whole };
+        match quorumkv_simulator::run(seed, &reduction, Trace::Print) {
             Ok(summary) => {
                 println!("{summary}");
                 ExitCode::SUCCESS

@@ -62,7 +62,7 @@ impl Many {
         };
         println!("\n{failure}\n");
         smaller(failure.seed);
-        println!("To see all that happens in the smaller run: just sim replay {} --shrink", failure.seed);
+        println!("To see all that happens in the smaller run: just sim {}", failure.seed);
         Ok(ExitCode::from(10))
     }
 
