@@ -1,6 +1,5 @@
 //! Every quorum read that shows its evidence is right by the rule of DESIGN 6, worked out here anew from what its witnesses said.
 
-use quorumkv_protocol::Version;
 use quorumkv_protocol::client::{Evidence, Rule, Versioned, Witness};
 
 /// A read was answered with this value.
@@ -9,10 +8,10 @@ pub(super) fn check(evidence: &Evidence, value: Option<&Versioned>) {
     let decider = evidence.witnesses.iter().find(|witness| witness.decided);
     let decider = decider.unwrap_or_else(|| panic!("nobody decided: {evidence:?}"));
     assert_eq!(decider.last.epoch, last.epoch, "the decider is not of the highest epoch: {evidence:?}");
-    // By now the decider may have said more than when it decided, but nothing less.
     let Some(version) = value.map(|value| value.version) else { return };
-    let newest = decider.touched.map_or(Version::ZERO, |touched| touched.version);
-    assert!(version <= newest, "the decider never held {version}: {evidence:?}");
+    // By now the decider may have said more than when it decided: a later entry, or that the key is gone.
+    let is_held = decider.touched.is_none_or(|touched| version <= touched.version);
+    assert!(is_held, "the decider never held {version}: {evidence:?}");
 
     let from_epoch = || evidence.witnesses.iter().filter(|witness| witness.last.epoch == last.epoch);
     let is_known = from_epoch().any(|witness| version <= witness.committed);
