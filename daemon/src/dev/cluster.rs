@@ -275,8 +275,8 @@ impl<'a> Cluster<'a> {
         if has_faults {
             self.teller.tell("kvctl verify pauses and kills nodes from here on");
         } else {
-            self.teller.tell("kvctl verify has ceased to pause and kill nodes");
             self.processes.iter().for_each(|process| process.signal(ProcessSignal::CONT));
+            self.teller.tell("kvctl verify has ceased to pause and kill nodes");
         }
     }
 
