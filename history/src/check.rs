@@ -9,10 +9,11 @@ use crate::search::{self, Order};
 use crate::stale::Stale;
 use crate::versions::{self, Absences, Passed, Reads};
 use crate::violation::Violation;
-use crate::{Operation, Outcome, zones};
+use crate::{Action, Operation, Outcome, zones};
 
-/// Most steps of a search for one key.
-const STEPS: u64 = 1_000_000;
+/// What a search for one key may cost: most operations, and most steps times operations, which the memory grows with.
+const MOST: usize = 20_000;
+const COST: usize = 1_000_000_000;
 
 /// What was found to hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub fn check(operations: &[Operation]) -> Result<Checked, Box<Violation>> {
     let passed = versions::pass(&facts, Reads::Fresh, Absences::Early)?;
     zones::check(&facts)?;
     let doubtful = in_doubt(&facts, Reads::Fresh, passed)?;
-    search_keys(&facts, doubtful, counted(&facts))
+    search_keys(&facts, doubtful, |_| true)
 }
 
 /// The same for a history whose reads were answered by single nodes from what they had applied. A read may be old, which
@@ -54,8 +55,8 @@ pub fn check_local(operations: &[Operation]) -> Result<(Checked, Stale), Box<Vio
     let facts = Facts::new(operations)?;
     let passed = versions::pass(&facts, Reads::Old, Absences::Early)?;
     let stale = passed.stale;
-    let mut checked = counted(&facts);
-    checked.undecided = in_doubt(&facts, Reads::Old, passed)?.len() as u64;
+    let doubtful = in_doubt(&facts, Reads::Old, passed)?;
+    let checked = search_keys(&facts, doubtful, |operation| operation.action != Action::Get)?;
     Ok((checked, stale))
 }
 
@@ -79,23 +80,34 @@ fn counted(facts: &Facts<'_>) -> Checked {
     }
 }
 
-/// Tries all ways for some keys.
+/// Tries all ways for some keys, and some of the operations on them.
 fn search_keys(
     facts: &Facts<'_>,
-    keys: impl IntoIterator<Item = usize>,
-    mut checked: Checked,
+    keys: BTreeSet<usize>,
+    counts: impl Fn(&Operation) -> bool,
 ) -> Result<Checked, Box<Violation>> {
+    let mut checked = counted(facts);
     for key in keys {
         checked.searched += 1;
-        let of_key = facts.operations.iter().zip(&facts.keys).filter(|(_, of)| **of == key);
+        let of_key = facts
+            .operations
+            .iter()
+            .zip(&facts.keys)
+            .filter(|(operation, of)| **of == key && counts(operation));
         let operations: Vec<Operation> = of_key.map(|(operation, _)| operation.clone()).collect();
-        match search::within(&operations, Order::Versions, STEPS) {
+        match explained(&operations) {
             Some(true) => {}
             None => checked.undecided += 1,
             Some(false) => return Err(fewest(operations)),
         }
     }
     Ok(checked)
+}
+
+/// Whether some order explains the operations, if that can be found out at a reasonable cost.
+fn explained(operations: &[Operation]) -> Option<bool> {
+    let steps = COST / operations.len().max(1);
+    if operations.len() > MOST { None } else { search::within(operations, Order::Versions, steps as u64) }
 }
 
 /// Leaves out the observations that the contradiction does without, and writes that were over before the rest or came after.
@@ -116,7 +128,7 @@ fn fewest(mut operations: Vec<Operation>) -> Box<Violation> {
                 .filter(is_kept)
                 .map(|(_, operation)| operation.clone())
                 .collect();
-            if rest.len() < operations.len() && search::within(&rest, Order::Versions, STEPS) == Some(false) {
+            if rest.len() < operations.len() && explained(&rest) == Some(false) {
                 operations = rest;
             } else {
                 from = to;

@@ -55,7 +55,11 @@ pub(crate) async fn run(
     let run = Arc::new(Run::new(arguments.keys, arguments.clients, arguments.seconds, consistency));
     let recorded = record(invocation, arguments, &run, chaos.as_mut()).await?;
     let restored = match &mut chaos {
-        Some(chaos) => chaos.restore().await,
+        Some(chaos) => tokio::select! {
+            restored = chaos.restore() => restored,
+            // Nodes are awake by now; those that were killed are started by kvd dev, whether somebody waits or not.
+            failure = transfer::interrupted() => Err(failure),
+        },
         None => Ok(()),
     };
     let left = clean_up(&client, &run).await;

@@ -1,5 +1,6 @@
 //! Figures and verdict of a run.
 
+use std::io::Write;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -168,7 +169,13 @@ impl Report {
     pub(super) fn show(&self, output: &mut Output) -> Result<(), Failure> {
         match output.format {
             Format::Json => output.json(self),
-            Format::Raw => output.rows(&COLUMNS, &self.rows()),
+            Format::Raw => {
+                if let Some(violation) = &self.violation {
+                    // For people; without stderr there is nobody to tell it to.
+                    let _ = write!(std::io::stderr(), "{violation}");
+                }
+                output.rows(&COLUMNS, &self.rows())
+            }
             Format::Table => {
                 output.rows(&COLUMNS, &self.rows())?;
                 output.line("")?;
