@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::verify::{self, VerifyArguments};
 use crate::output::Format;
 
 /// The nodes of a cluster on this machine, as the quick start makes it.
@@ -20,7 +21,7 @@ Exit codes:
   0 ok             4 precondition failed        8 not permitted
   1 other          5 unreachable                9 over a limit
   2 usage          6 no quorum, not applied    10 unhealthy
-  3 not found      7 outcome unknown";
+  3 not found      7 outcome unknown             (verify: violation)";
 
 /// The command line of quorumkv, a replicated key-value store
 #[derive(Parser, Debug)]
@@ -235,6 +236,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         load: BenchArguments,
     },
+    /// Check that the cluster's answers are linearizable, while clients read and write
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(VerifyArguments),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  kvctl completions bash >/etc/bash_completion.d/kvctl")]
     Completions {

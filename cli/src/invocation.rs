@@ -13,6 +13,7 @@ use crate::args::{
     Arguments, BenchArguments, BenchCommand, ChangeArguments, Command, ElectionArguments, Freshness,
     MemberCommand, ValueArguments,
 };
+use crate::commands::verify::VerifyArguments;
 use crate::exit::{Code, Failure};
 use crate::output::Format;
 
@@ -56,6 +57,7 @@ pub(crate) enum Task {
     Export(Export),
     Bench(BenchArguments),
     BenchElection(ElectionArguments),
+    Verify(VerifyArguments),
     Completions(Shell),
 }
 
@@ -188,6 +190,7 @@ const fn default_timeout(command: &Command) -> Duration {
         | Command::Drain { .. }
         | Command::Recover { .. }
         | Command::Bench { .. }
+        | Command::Verify(_)
         | Command::Completions { .. } => TIMEOUT,
     }
 }
@@ -232,6 +235,7 @@ fn task(command: Command, timeout: Duration) -> Result<Task, Failure> {
             Task::BenchElection(arguments)
         }
         Command::Bench { command: None, load } => Task::Bench(check_bench(load)?),
+        Command::Verify(arguments) => Task::Verify(arguments.check()?),
         Command::Completions { shell } => Task::Completions(shell),
     })
 }

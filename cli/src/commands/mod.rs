@@ -11,6 +11,7 @@ mod scan;
 mod status;
 mod transfer;
 mod values;
+pub(crate) mod verify;
 
 use clap::CommandFactory;
 use tokio::runtime::{Builder, Runtime};
@@ -38,6 +39,9 @@ fn dispatch(invocation: Invocation, output: &mut Output) -> Result<(), Failure> 
     if let Task::BenchElection(arguments) = &invocation.task {
         return runtime(1)?.block_on(bench::election::run(&invocation, arguments, output));
     }
+    if let Task::Verify(arguments) = &invocation.task {
+        return runtime(1)?.block_on(verify::run(&invocation, arguments, output));
+    }
     if let Task::Recover(recovery) = &invocation.task {
         return recover::run(recovery, output);
     }
@@ -63,7 +67,11 @@ async fn online(invocation: Invocation, output: &mut Output) -> Result<(), Failu
         Task::Member(task) => member::run(client, task, output).await,
         Task::Import(import) => import::run(client, import, invocation.timeout, output).await,
         Task::Export(export) => export::run(client, export, invocation.timeout, output).await,
-        Task::Bench(_) | Task::BenchElection(_) | Task::Completions(_) | Task::Recover(_) => {
+        Task::Bench(_)
+        | Task::BenchElection(_)
+        | Task::Verify(_)
+        | Task::Completions(_)
+        | Task::Recover(_) => {
             unreachable!("they are carried out elsewhere")
         }
     }

@@ -147,7 +147,10 @@ impl State {
     fn write(&mut self, write: Write) -> Written {
         let outcome = match write {
             Write::Put { key, value } => self.put(key, value),
-            Write::Delete { key } if self.store.remove(&key).is_some() => Outcome::Applied,
+            Write::Delete { key } if self.store.remove(&key).is_some() => {
+                self.version += 1;
+                Outcome::Applied
+            }
             Write::Delete { .. } => Outcome::NotFound,
             Write::CompareAndSet { key, expected, value } => {
                 let actual = self.store.get(&key).map_or(Version::ZERO, |held| held.version);

@@ -4,7 +4,7 @@ use expect_test::expect_file;
 
 use crate::run::kvctl;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "put",
     "get",
     "del",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 13] = [
     "import",
     "export",
     "bench",
+    "verify",
     "completions",
 ];
 
@@ -47,6 +48,10 @@ fn a_wrong_command_line_ends_with_2_and_says_why() {
         (&["kill", "zebra"], "neither an endpoint"),
         (&["export", "--resume"], "--file"),
         (&["bench", "--clients", "0"], "at least 1"),
+        (&["verify", "--clients", "0"], "--clients must be"),
+        (&["verify", "--keys", "0"], "--keys must be"),
+        (&["verify", "--seconds", "-1"], "--seconds"),
+        (&["verify", "--consistency", "eventual"], "quorum, local"),
     ] {
         let ran = kvctl(arguments);
         assert_eq!((ran.code, ran.text()), (2, ""), "{arguments:?}");

@@ -7,3 +7,4 @@ mod help;
 mod run;
 mod transfer;
 mod values;
+mod verify;

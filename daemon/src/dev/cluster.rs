@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal as ProcessSignal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinSet;
@@ -14,6 +15,7 @@ use super::DevError;
 use super::coordination::Coordination;
 use super::home::Home;
 use super::process::{Process, next_end, stop_all};
+use super::register::Register;
 use super::restarts::{self, Restarts};
 use super::story::{Afterwards, Ending, Reminder, Story};
 use super::text::{Greeting, Teller};
@@ -27,6 +29,9 @@ const REMINDER: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether nodes that were started by hand have ended.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether somebody pauses and kills nodes on purpose.
+const FAULTS: Duration = Duration::from_millis(100);
 
 /// What may wait to be told, for each node.
 const SIGHTINGS: usize = 16;
@@ -65,6 +70,7 @@ enum Event {
     KeeperFailed(String),
     KeeperDue,
     Reminder,
+    LookForFaults,
     Stop(&'static str),
 }
 
@@ -84,6 +90,10 @@ pub(super) struct Cluster<'a> {
     /// The tasks that look at the nodes; they end with this.
     _watchers: JoinSet<()>,
     turns: Interval,
+    looks: Interval,
+    /// Whether somebody pauses and kills nodes on purpose: then they are started again whatever was said.
+    has_faults: bool,
+    register: Register,
     reminder: Reminder,
     story: Story,
     teller: Teller,
@@ -119,6 +129,9 @@ impl<'a> Cluster<'a> {
             sightings,
             _watchers: watchers,
             turns: interval_at(Instant::now() + REMINDER, REMINDER),
+            looks: interval_at(Instant::now() + FAULTS, FAULTS),
+            has_faults: false,
+            register: Register::new(home),
             reminder: Reminder::new(),
             story: Story::new(nodes.map(|i| shape.endpoint(i))),
             teller: Teller::new(),
@@ -132,6 +145,7 @@ impl<'a> Cluster<'a> {
         for process in &mut self.processes {
             process.start()?;
         }
+        self.tell_who_runs();
         loop {
             match self.next(&mut signals).await {
                 Event::Seen(sighting) => self.seen(&sighting),
@@ -140,6 +154,7 @@ impl<'a> Cluster<'a> {
                 Event::KeeperFailed(reason) => self.keeper_failed(reason).await?,
                 Event::KeeperDue => self.start_keeper_again().await,
                 Event::Reminder => self.teller.tell_all(&self.reminder.turn(self.story.waits())),
+                Event::LookForFaults => self.look_for_faults(),
                 Event::Stop(name) => {
                     self.teller.tell(&format!("{name}: stopping the nodes"));
                     return Ok(());
@@ -173,6 +188,7 @@ impl<'a> Cluster<'a> {
             node = restart_due => Event::RestartDue(node),
             () = keeper_due => Event::KeeperDue,
             Some(sighting) = self.sightings.recv() => Event::Seen(sighting),
+            _ = self.looks.tick() => Event::LookForFaults,
             _ = self.turns.tick(), if !self.story.has_begun() => Event::Reminder,
         }
     }
@@ -200,8 +216,15 @@ impl<'a> Cluster<'a> {
             };
             return Err(DevError::Start { node, ending });
         }
-        let afterwards = if self.restart {
-            let pause = self.processes[node].next_pause();
+        self.tell_who_runs();
+        // It may have been killed at once after the lock was taken.
+        self.look_for_faults();
+        let afterwards = if self.restart || self.has_faults {
+            let mut pause = self.processes[node].next_pause();
+            if self.has_faults {
+                // It ends so often because somebody wants it to.
+                pause = restarts::SHORTEST;
+            }
             self.due.insert(node, Instant::now() + pause);
             Afterwards::Restart(pause)
         } else {
@@ -220,7 +243,10 @@ impl<'a> Cluster<'a> {
         }
         self.due.remove(&node);
         match self.processes[node].start() {
-            Ok(()) => self.story.started(node),
+            Ok(()) => {
+                self.story.started(node);
+                self.tell_who_runs();
+            }
             Err(error) => {
                 let pause = self.processes[node].next_pause();
                 self.due.insert(node, Instant::now() + pause);
@@ -228,6 +254,29 @@ impl<'a> Cluster<'a> {
                     "node {node} cannot be started, and is tried again in {pause:?}: {error}"
                 ));
             }
+        }
+    }
+
+    /// Says where others find it which processes the nodes are.
+    fn tell_who_runs(&self) {
+        let processes: Vec<_> = self.processes.iter().map(Process::id).collect();
+        if let Err(error) = self.register.write(self.home, &processes) {
+            self.teller.tell(&format!("kvctl verify --chaos cannot find the nodes: {error}"));
+        }
+    }
+
+    /// When somebody begins or ceases to pause and kill nodes on purpose. Those still paused then are woken up.
+    fn look_for_faults(&mut self) {
+        let has_faults = self.home.has_faults();
+        if has_faults == self.has_faults {
+            return;
+        }
+        self.has_faults = has_faults;
+        if has_faults {
+            self.teller.tell("kvctl verify pauses and kills nodes from here on");
+        } else {
+            self.processes.iter().for_each(|process| process.signal(ProcessSignal::CONT));
+            self.teller.tell("kvctl verify has ceased to pause and kill nodes");
         }
     }
 

@@ -3,6 +3,7 @@
 //! | Path | Holds |
 //! |---|---|
 //! | `LOCK` | locked while the cluster runs |
+//! | `FAULTS` | locked while somebody pauses and kills nodes on purpose |
 //! | `dev.json` | the cluster's shape |
 //! | `keeper/`, `keeper.log` | the keeper's data and its log |
 //! | `node-0/`, `node-0.log`, … | each node's data directory and its log |
@@ -26,6 +27,9 @@ const TEMPORARY: &str = "kvd-dev-";
 
 /// Locked while somebody uses a directory: this one, and a node's own.
 const LOCK: &str = "LOCK";
+
+/// Locked while somebody pauses and kills nodes on purpose.
+const FAULTS: &str = "FAULTS";
 
 /// The cluster's shape; and while that is written, where.
 const SHAPE: &str = "dev.json";
@@ -179,7 +183,12 @@ impl Home {
 
     /// Whether a process uses the data directory of node `i`, whoever has started it.
     pub(super) fn is_in_use(&self, i: usize) -> bool {
-        is_locked(&self.node(i))
+        is_locked(&self.node(i), LOCK)
+    }
+
+    /// Whether somebody pauses and kills nodes on purpose.
+    pub(super) fn has_faults(&self) -> bool {
+        is_locked(&self.path, FAULTS)
     }
 
     /// Leaves a temporary directory where it is: somebody uses it.
@@ -231,15 +240,15 @@ fn delete_if_left(path: &Path) -> bool {
     }
     let Ok(entries) = fs::read_dir(path) else { return false };
     // Nodes end by themselves when their parent is gone, and those that were started by hand do not.
-    if entries.flatten().any(|entry| is_locked(&entry.path())) {
+    if entries.flatten().any(|entry| is_locked(&entry.path(), LOCK)) {
         return false;
     }
     fs::remove_dir_all(path).is_ok()
 }
 
-/// Whether somebody holds the lock of a data directory, as far as can be told. It is taken for a moment where nobody does.
-fn is_locked(directory: &Path) -> bool {
-    match OpenOptions::new().write(true).open(directory.join(LOCK)) {
+/// Whether somebody holds a lock in a directory, as far as can be told. It is taken for a moment where nobody does.
+fn is_locked(directory: &Path, name: &str) -> bool {
+    match OpenOptions::new().write(true).open(directory.join(name)) {
         Ok(lock) => matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
         // Where a lock cannot be looked at, somebody may hold it.
         Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),

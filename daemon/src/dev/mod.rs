@@ -3,7 +3,8 @@
 //! `flags` is what was told and `home` the directory; `coordination` is what stands in ZooKeeper's place. Each node is a
 //! `process` of its own, so that killing one is what it is anywhere else; `leash` is the node's side of that: it does not
 //! outlive its parent. `watch` asks the nodes how they are, and `story` decides what is told of it; `restarts` decides when
-//! what has ended is started again. `cluster` has the one task that owns them all; `text` prints.
+//! what has ended is started again. `register`
+//! is where other programs of this machine find the nodes. `cluster` has the one task that owns them all; `text` prints.
 
 mod cluster;
 mod coordination;
@@ -11,6 +12,7 @@ mod flags;
 mod home;
 mod leash;
 mod process;
+mod register;
 mod restarts;
 mod story;
 mod text;

@@ -79,6 +79,11 @@ impl Process {
         self.index
     }
 
+    /// Its process id, if it runs.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.running.as_ref()?.child.id()
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }
@@ -120,7 +125,7 @@ impl Process {
 
     /// Sends a signal, if the process runs.
     pub(super) fn signal(&self, signal: Signal) {
-        let Some(id) = self.running.as_ref().and_then(|running| running.child.id()) else { return };
+        let Some(id) = self.id() else { return };
         if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
             // It has not been waited for, so the id is still its own; at worst it has ended already.
             let _ = kill_process(pid, signal);

@@ -8,3 +8,4 @@ mod keeps;
 mod left;
 mod refused;
 mod serves;
+mod verify;

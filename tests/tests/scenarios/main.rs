@@ -23,4 +23,5 @@ mod restore;
 mod stale_read;
 mod stalled;
 mod two_leaders;
+mod verify;
 mod zookeeper_gone;
