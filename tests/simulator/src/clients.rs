@@ -13,6 +13,7 @@ use crate::invariants::history::{History, Seen};
 use crate::model::render;
 use crate::model::store::DAMAGED;
 use crate::node::Process;
+use crate::operations::Operations;
 use crate::world::{Event, World};
 
 /// Sends of one request before a client gives it up.
@@ -26,6 +27,7 @@ pub(crate) struct Clients {
     /// Values are never repeated.
     values: u64,
     pub(crate) history: History,
+    pub(crate) operations: Operations,
 }
 
 struct Client {
@@ -49,6 +51,8 @@ struct Sent {
     tries: u32,
     deadline: u64,
     arrived: bool,
+    /// Which operation of its client it belongs to, unless that is a scan.
+    operation: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -74,6 +78,7 @@ impl Clients {
             issued: 0,
             values: 0,
             history: History::default(),
+            operations: Operations::default(),
         }
     }
 
@@ -160,7 +165,14 @@ impl World {
         }
         self.clients.history.begins(token);
         let deadline = self.now + timeout;
-        self.clients.tokens.insert(token, Sent { client, node, what, tries, deadline, arrived: false });
+        let operations = &mut self.clients.operations;
+        let operation = match &what {
+            What::Write(write) => Some(operations.writes(self.now, write.request, &write.write)),
+            What::Read(key) => Some(operations.reads(self.now, client, key)),
+            What::Scan => None,
+        };
+        let sent = Sent { client, node, what, tries, deadline, arrived: false, operation };
+        self.clients.tokens.insert(token, sent);
         token
     }
 
@@ -240,6 +252,9 @@ impl World {
                 self.summary.mismatches +=
                     u64::from(matches!(outcome, quorumkv_protocol::entry::Outcome::Mismatch { .. }));
                 history.ends(token, Seen::Written { request: write.request, outcome, version });
+                if let Some(at) = sent.operation {
+                    self.clients.operations.written(at, self.now, outcome, version.get());
+                }
                 version
             }
             (What::Write(write), Reply::NotLeader { .. }) => {
@@ -268,6 +283,9 @@ impl World {
                 let version = value.as_ref().map_or(Version::ZERO, |value| value.version);
                 let asker = self.clients.client(sent.client);
                 asker.seen = version;
+                if let Some(at) = sent.operation {
+                    self.clients.operations.read(at, self.now, value.as_ref());
+                }
                 self.clients.history.ends(token, Seen::Read { key: key.clone(), value });
                 version
             }

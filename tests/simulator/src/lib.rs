@@ -17,6 +17,7 @@ mod members;
 mod model;
 mod network;
 mod node;
+mod operations;
 mod plan;
 mod queue;
 mod run;
