@@ -78,7 +78,7 @@ pub fn explore(config: Config, most: usize, mut progress: impl FnMut(Progress)) 
     let began = Instant::now();
     let initial = State::initial(&config).canonical(config.nodes);
     let mut search = Search { model, visited: Visited::default(), events: Events::default(), steps: 0 };
-    search.visited.insert(initial.fingerprint(), 0);
+    search.visited.insert(initial.fingerprint(config.nodes), 0);
     let (mut frontier, mut next, mut depth) = (vec![initial], Vec::new(), 0);
     let verdict = loop {
         if let Some(counterexample) = search.expand(&mut frontier, &mut next) {
@@ -119,7 +119,7 @@ impl Search {
         let nodes = self.model.config.nodes;
         let mut actions = Vec::new();
         while let Some(state) = frontier.pop() {
-            let fingerprint = state.fingerprint();
+            let fingerprint = state.fingerprint(nodes);
             self.model.actions(&state, &mut actions);
             for &action in &actions {
                 self.steps += 1;
@@ -127,7 +127,7 @@ impl Search {
                     Ok(after) => after.canonical(nodes),
                     Err(violation) => return Some(self.trace(fingerprint, violation)),
                 };
-                let reached = after.fingerprint();
+                let reached = after.fingerprint(nodes);
                 if let std::collections::hash_map::Entry::Vacant(new) = self.visited.entry(reached) {
                     new.insert(fingerprint);
                     if let Err(violation) = properties::check(&self.model.config, &after) {
@@ -149,12 +149,12 @@ impl Search {
         {
             path.push(before);
         }
-        let model = &self.model;
+        let (model, nodes) = (&self.model, self.model.config.nodes);
         let mut state = State::initial(&model.config);
         let (mut steps, mut actions) = (Vec::new(), Vec::new());
         for fingerprint in path.into_iter().rev().skip(1) {
             model.actions(&state, &mut actions);
-            let leads_there = |after: &State| after.canonical(model.config.nodes).fingerprint() == fingerprint;
+            let leads_there = |after: &State| after.canonical(nodes).fingerprint(nodes) == fingerprint;
             let found = actions.iter().find_map(|&action| {
                 let after = model.step(&state, action, &mut Events::default()).ok()?;
                 leads_there(&after).then_some((action, after))
@@ -165,9 +165,8 @@ impl Search {
         }
         if properties::check(&model.config, &state).is_ok() {
             model.actions(&state, &mut actions);
-            let breaks = |action: &&Action| {
-                model.step(&state, **action, &mut Events::default()) == Err(violation)
-            };
+            let breaks =
+                |action: &&Action| model.step(&state, **action, &mut Events::default()) == Err(violation);
             let last = actions.iter().find(breaks).expect("one of the steps breaks the property");
             steps.push((*last, None));
         }
@@ -190,5 +189,63 @@ impl Hasher for Same {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// The search, with whole states in the place of their hashes.
+    fn count(config: Config) -> usize {
+        let model = Model { config };
+        let initial = State::initial(&config).canonical(config.nodes);
+        let (mut visited, mut waiting, mut actions) = (HashSet::from([initial]), vec![initial], Vec::new());
+        while let Some(state) = waiting.pop() {
+            model.actions(&state, &mut actions);
+            for &action in &actions {
+                let after = model.step(&state, action, &mut Events::default()).expect("the rules are right");
+                let after = after.canonical(config.nodes);
+                if visited.insert(after) {
+                    waiting.push(after);
+                }
+            }
+        }
+        visited.len()
+    }
+
+    #[test]
+    fn no_two_states_share_a_fingerprint() {
+        for config in [Config::new(3, 1, 2), Config::new(3, 2, 0), Config::new(4, 1, 0)] {
+            let outcome = explore(config, usize::MAX, |_| ()).expect("a model of this size");
+            assert!(matches!(outcome.verdict, Verdict::Holds));
+            assert_eq!(outcome.states, count(config), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_counterexample_leads_step_by_step_to_what_it_shows() {
+        let config = Config { bug: Some(crate::config::Bug::SharedEpoch), ..Config::new(3, 1, 0) };
+        let outcome = explore(config, usize::MAX, |_| ()).expect("a model of this size");
+        let Verdict::Violated(found) = outcome.verdict else { panic!("nothing was found") };
+        assert_eq!(found.violation, Violation::TwoLeaders);
+        let model = Model { config };
+        let (mut state, mut actions) = (State::initial(&config), Vec::new());
+        for (action, after) in found.steps {
+            model.actions(&state, &mut actions);
+            assert!(actions.contains(&action));
+            match (model.step(&state, action, &mut Events::default()), after) {
+                (Ok(next), Some(after)) => {
+                    state = {
+                        assert_eq!(next, after);
+                        next
+                    }
+                }
+                (Err(violation), None) => assert_eq!(violation, found.violation),
+                (step, after) => panic!("{action:?} leads to {step:?}, not to {after:?}"),
+            }
+        }
     }
 }

@@ -131,6 +131,12 @@ impl Config {
         self.bug == Some(bug)
     }
 
+    /// Whether all rules are right. If not, only what clients can see of it counts as a counterexample.
+    pub const fn is_right(&self) -> bool {
+        let quorum = self.nodes / 2 + 1;
+        self.bug.is_none() && self.write_quorum == quorum && self.read_quorum == quorum
+    }
+
     /// Whether a model of this size fits a state.
     ///
     /// # Errors

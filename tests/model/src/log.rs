@@ -40,13 +40,14 @@ impl Log {
     }
 
     /// Version of the last entry.
+    #[expect(clippy::cast_possible_truncation, reason = "there are six entries at most")]
     pub const fn last(self) -> Version {
         (u32::BITS - self.0.leading_zeros()).div_ceil(BITS) as Version
     }
 
     /// The entry at a version that the log has.
     pub const fn entry(self, version: Version) -> Entry {
-        let code = (self.0 >> (BITS * (version as u32 - 1))) as u8;
+        let [code, ..] = (self.0 >> (BITS * (version as u32 - 1))).to_le_bytes();
         Entry { epoch: (code >> 2) & 7, write: code & 3 }
     }
 
@@ -86,6 +87,7 @@ impl Log {
     }
 
     /// Up to which version two logs are equal.
+    #[expect(clippy::cast_possible_truncation, reason = "there are six entries at most")]
     pub fn common(self, other: Self) -> Version {
         let shorter = self.last().min(other.last());
         shorter.min(((self.0 ^ other.0).trailing_zeros() / BITS) as Version)

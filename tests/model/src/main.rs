@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     println!("{}", outcome.events_line());
     if let Verdict::Violated(counterexample) = &outcome.verdict {
         println!("{counterexample}");
-        if config.bug.is_none() {
+        if config.is_right() {
             bail!("a property does not hold");
         }
     }

@@ -31,7 +31,11 @@ impl Violation {
     /// Whether clients can see it. The others are invariants from which it follows that they see none.
     pub const fn is_visible(self) -> bool {
         match self {
-            Self::CommitsDiffer | Self::AcknowledgedLost | Self::StaleRead | Self::ReadLost | Self::TwoLeaders => true,
+            Self::CommitsDiffer
+            | Self::AcknowledgedLost
+            | Self::StaleRead
+            | Self::ReadLost
+            | Self::TwoLeaders => true,
             Self::NotDurable | Self::LogsDiffer | Self::Incoherent => false,
         }
     }
@@ -101,7 +105,7 @@ pub fn check(config: &Config, state: &State) -> Result<(), Violation> {
     if replicas.iter().any(|peer| !state.acknowledged.holds(peer.log.upto(peer.committed))) {
         return Err(Violation::CommitsDiffer);
     }
-    if config.bug.is_some() {
+    if !config.is_right() {
         return Ok(());
     }
     for shown in [state.acknowledged, state.seen] {

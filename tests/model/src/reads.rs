@@ -28,11 +28,22 @@ pub(crate) fn may_answer(config: &Config, state: &State, node: usize) -> bool {
     }
 }
 
+/// Whether a replica has answered the read under way, and would answer the same now. Where a read that has met a conflict goes
+/// on, its answers replace one another, so that order is not looked at.
+pub(crate) fn is_fresh(config: &Config, state: &State, node: usize) -> bool {
+    let replica = &state.replicas[node];
+    config.reads == Reads::Sampled && replica.answer.is_some_and(|answer| answer == told(config, replica))
+}
+
 /// What a replica tells: of what is durable, here or, because it is committed, on a quorum.
 fn told(config: &Config, replica: &Replica) -> Answer {
     let durable = replica.durable.common(replica.log).max(replica.committed);
     let log = if config.has(Bug::ReadShowsUnsynced) { replica.log } else { replica.log.upto(durable) };
-    Answer { log, committed: replica.committed, settled: replica.promise == log.last_epoch() }
+    // Whether more is committed than the key's last entry is of no interest; and if that is, nor who else holds it.
+    let committed = replica.committed.min(log.touched());
+    let is_known = committed == log.touched() && config.is_right();
+    let settled = replica.promise == log.last_epoch() || is_known;
+    Answer { log, committed, settled }
 }
 
 pub(crate) fn answer(

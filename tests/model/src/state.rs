@@ -4,8 +4,6 @@
 //! have ever been, and that follows from the little that is kept here: the log that the leader of an epoch has sent
 //! ([`Opened::log`]), how much of it it has called committed, and how far each replica has voted for it.
 
-use std::hash::{Hash, Hasher};
-
 use crate::config::{Config, Start};
 use crate::log::{Entry, Epoch, Log, Version};
 
@@ -16,7 +14,7 @@ pub const MAX_NODES: usize = 4;
 pub const MAX_EPOCHS: usize = 4;
 
 /// What a replica does about the epoch that it promised.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Role {
     /// It follows whoever opened that epoch.
     #[default]
@@ -28,7 +26,7 @@ pub enum Role {
 }
 
 /// What a replica told a read.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Answer {
     /// The durable part of its log.
     pub log: Log,
@@ -39,7 +37,7 @@ pub struct Answer {
 }
 
 /// One replica, and what others have or may yet have from it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Replica {
     /// Its log, as it knows it.
     pub log: Log,
@@ -62,7 +60,7 @@ pub struct Replica {
 }
 
 /// How far an epoch has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Phase {
     /// Not begun.
     #[default]
@@ -76,7 +74,7 @@ pub enum Phase {
 }
 
 /// One epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Opened {
     /// How far it has come.
     pub phase: Phase,
@@ -87,7 +85,7 @@ pub struct Opened {
 }
 
 /// The entry that a read will return if it turns out to be committed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Candidate {
     /// The epoch of the answer that decided.
     pub epoch: Epoch,
@@ -96,7 +94,7 @@ pub struct Candidate {
 }
 
 /// A state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct State {
     /// The replicas; those beyond the model's number are not used.
     pub replicas: [Replica; MAX_NODES],
@@ -205,37 +203,35 @@ impl State {
     }
 
     /// A hash of 64 bits, by which states are told apart.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = Folded(0x9e37_79b9_7f4a_7c15);
-        self.hash(&mut hasher);
-        hasher.finish()
+    pub fn fingerprint(&self, nodes: usize) -> u64 {
+        let mut hash = Folded(0x9e37_79b9_7f4a_7c15);
+        for replica in &self.replicas[..nodes] {
+            replica.words().into_iter().for_each(|word| hash.add(word));
+        }
+        for epoch in &self.epochs[..usize::from(self.begun)] {
+            hash.add(bytes([epoch.phase as u8, epoch.committed, 0, 0], epoch.log.bits()));
+        }
+        hash.add(u64::from(self.acknowledged.bits()) << 32 | u64::from(self.seen.bits()));
+        let candidate =
+            self.candidate.map_or((u8::MAX, Log::EMPTY), |candidate| (candidate.epoch, candidate.log));
+        hash.add(bytes([candidate.0, self.floor, self.begun, self.written], candidate.1.bits()));
+        hash.0
     }
 }
 
-impl Hash for State {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        for replica in &self.replicas {
-            replica.hash(hasher);
-        }
-        for epoch in &self.epochs {
-            hasher.write_u64(bytes([epoch.phase as u8, epoch.committed, 0, 0], epoch.log.bits()));
-        }
-        hasher.write_u64(u64::from(self.acknowledged.bits()) << 32 | u64::from(self.seen.bits()));
-        let (epoch, log) = self.candidate.map_or((u8::MAX, 0), |candidate| (candidate.epoch, candidate.log.bits()));
-        hasher.write_u64(bytes([epoch, self.floor, self.begun, self.written], log));
-    }
-}
-
-impl Hash for Replica {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
+impl Replica {
+    /// All that it is, in three words.
+    fn words(&self) -> [u64; 3] {
         let (settled, committed, log) = match self.answer {
             None => (2, 0, 0),
             Some(answer) => (u8::from(answer.settled), answer.committed, answer.log.bits()),
         };
-        hasher.write_u64(u64::from(self.log.bits()) << 32 | u64::from(self.durable.bits()));
-        hasher.write_u64(bytes([settled, committed, self.role as u8, self.granted], log));
         let promised = [self.promise, self.durable_promise, self.committed, 0];
-        hasher.write_u64(bytes(promised, u32::from_le_bytes(self.votes)));
+        [
+            u64::from(self.log.bits()) << 32 | u64::from(self.durable.bits()),
+            bytes([settled, committed, self.role as u8, self.granted], log),
+            bytes(promised, u32::from_le_bytes(self.votes)),
+        ]
     }
 }
 
@@ -246,20 +242,10 @@ fn bytes(high: [u8; 4], low: u32) -> u64 {
 /// Mixes words by multiplication to 128 bits, of which both halves are used.
 struct Folded(u64);
 
-impl Hasher for Folded {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
+impl Folded {
     #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
-    fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word) * 0xa076_1d64_78bd_642f_e703_7ed1_a0b4_28db;
+    fn add(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word).wrapping_mul(0xa076_1d64_78bd_642f_e703_7ed1_a0b4_28db);
         self.0 = ((product >> 64) as u64 ^ product as u64).rotate_left(23);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

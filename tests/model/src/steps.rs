@@ -89,29 +89,41 @@ pub struct Model {
 }
 
 impl Model {
-    /// Everything that can happen in `state`.
+    /// Everything that can happen in `state`, as far as its order matters.
+    ///
+    /// An answer to a read may as well be given later, as long as its replica does not change: then the read begins later, and
+    /// more is demanded of it. So nothing happens elsewhere after an answer until its replica has changed, but for
+    /// other answers.
     pub fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         actions.clear();
-        for node in 0..self.config.nodes {
-            let replica = &state.replicas[node];
-            match replica.role {
-                Role::Follower => {}
-                Role::Contender => takeover::actions(&self.config, state, node, actions),
-                Role::Leader => leading::actions(&self.config, state, node, actions),
-            }
-            self.contentions(state, node, actions);
-            for epoch in 1..=state.begun {
-                self.messages(state, node, epoch, actions);
-            }
-            if is_unsynced(replica) {
-                actions.push(Action::Sync { node });
-            }
-            if self.config.crashes {
-                crashes(state, node, actions);
-            }
-            if reads::may_answer(&self.config, state, node) {
-                actions.push(Action::Answer { node });
-            }
+        let is_fresh = |&node: &usize| reads::is_fresh(&self.config, state, node);
+        let mut fresh = (0..self.config.nodes).filter(is_fresh);
+        match (fresh.next(), fresh.next()) {
+            (None, _) => (0..self.config.nodes).for_each(|node| self.actions_of(state, node, actions)),
+            (Some(only), None) => self.actions_of(state, only, actions),
+            (Some(_), Some(_)) => {}
+        }
+        let may_answer = |&node: &usize| reads::may_answer(&self.config, state, node);
+        actions.extend((0..self.config.nodes).filter(may_answer).map(|node| Action::Answer { node }));
+    }
+
+    /// What a replica can do, but for answering.
+    fn actions_of(&self, state: &State, node: usize, actions: &mut Vec<Action>) {
+        let replica = &state.replicas[node];
+        match replica.role {
+            Role::Follower => {}
+            Role::Contender => takeover::actions(&self.config, state, node, actions),
+            Role::Leader => leading::actions(&self.config, state, node, actions),
+        }
+        self.contentions(state, node, actions);
+        for epoch in 1..=state.begun {
+            self.messages(state, node, epoch, actions);
+        }
+        if is_unsynced(replica) {
+            actions.push(Action::Sync { node });
+        }
+        if self.config.crashes {
+            crashes(state, node, actions);
         }
     }
 
