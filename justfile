@@ -26,6 +26,10 @@ test *ARGS:
 ci:
     bash .ci/run
 
+# Explore a model of the protocol: `just model --nodes 3 --epochs 3 --writes 1`.
+model *ARGS:
+    cargo run --release -p quorumkv-model -- {{ ARGS }}
+
 # Licences, known vulnerabilities and sources of the dependencies (needs cargo-deny).
 deny:
     @command -v cargo-deny >/dev/null || { echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; }
