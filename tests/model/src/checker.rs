@@ -1,7 +1,7 @@
 //! Explores a model, the nearest states first, until there is no other.
 //!
 //! States are told apart by 64 bits of hash: with n states the chance that any was missed is about n² / 2⁶⁵, one in
-//! three thousand for a hundred million.
+//! four thousand for a hundred million.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,4 +1,4 @@
-//! What can happen, and what becomes of it. Reads are in [`crate::reads`].
+//! What can happen, and what becomes of it. Reads have a file of their own.
 
 use crate::config::{Bug, Config};
 use crate::events::{Event, Events};
