@@ -66,8 +66,7 @@ mod reads {
     /// Not found by the simulator in 30,000 runs.
     #[test]
     fn settled_logs_of_other_epochs() {
-        let config = Config::new(3, 3, 3);
-        read_rule(Bug::ReadCountsOtherEpochs, Config { start: Start::Established, crashes: false, ..config });
+        read_rule(Bug::ReadCountsOtherEpochs, FIGURE_8);
     }
 
     #[test]
