@@ -304,7 +304,7 @@ impl Default for Replay {
 
 impl Replay {
     fn segment(&mut self, disk: &Disk, path: &Path, sequence: u64, is_last: bool) -> Result<(), OpenError> {
-        let (file, header, bytes) = load(disk, path, is_last)?;
+        let Loaded { file, header, bytes } = load(disk, path, is_last)?;
         if *self.log.get_or_insert(header.log) != header.log {
             return Err(OpenError::Foreign { segment: path.to_owned() });
         }
@@ -386,15 +386,18 @@ impl Replay {
     }
 }
 
+/// A segment as it was read.
+struct Loaded {
+    file: Arc<dyn LogFile>,
+    header: SegmentHeader,
+    bytes: Vec<u8>,
+}
+
 /// Opens a segment and reads all of it; its size is right.
 ///
 /// A crash of the process alone leaves records in the page cache that the disk may not have, even marked as clean if their sync
 /// had failed. So the last segment is synced, dropped from the cache and read from the disk.
-fn load(
-    disk: &Disk,
-    path: &Path,
-    is_last: bool,
-) -> Result<(Arc<dyn LogFile>, SegmentHeader, Vec<u8>), OpenError> {
+fn load(disk: &Disk, path: &Path, is_last: bool) -> Result<Loaded, OpenError> {
     let file = disk.files().open(path).map_err(IoError::at("open", path))?;
     let bytes = file.read_all(is_last).map_err(IoError::at("read", path))?;
     let found = bytes.len() as u64;
@@ -407,7 +410,7 @@ fn load(
     if header.size != found {
         return Err(wrong_size(header.size));
     }
-    Ok((file, header, bytes))
+    Ok(Loaded { file, header, bytes })
 }
 
 /// The length of `bytes` without the zeros at the end.

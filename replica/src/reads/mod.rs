@@ -131,7 +131,7 @@ impl<S: StateView> Replica<S> {
         self.drive_contested();
         while (!self.reader.waiting.is_empty() || !self.reader.barriers_waiting.is_empty())
             && self.reader.held < HELD_BYTES
-            && !(Mutant::ReadJoinsEarlierSample.on() && !self.reader.samples.is_empty())
+            && (!Mutant::ReadJoinsEarlierSample.on() || self.reader.samples.is_empty())
         {
             let configuration = self.configuration();
             let needed = self.read_quorum() - usize::from(self.shows_state());

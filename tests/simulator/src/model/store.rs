@@ -96,7 +96,7 @@ impl Store {
             self.unreadable.remove(effect.key());
             match effect {
                 Effect::Put { key, value } => {
-                    self.put(key.clone(), Record { id: entry.id, value: value.clone() });
+                    self.put(key, Record { id: entry.id, value: value.clone() });
                 }
                 Effect::Delete { key } => {
                     let gone = self.keys.remove(key);
@@ -110,10 +110,10 @@ impl Store {
         self.requests.apply(entry);
     }
 
-    fn put(&mut self, key: Bytes, record: Record) {
-        self.sum = self.sum.wrapping_add(weight(&key, &record));
+    fn put(&mut self, key: &Bytes, record: Record) {
+        self.sum = self.sum.wrapping_add(weight(key, &record));
         let before = self.keys.insert(key.clone(), record);
-        self.sum = self.sum.wrapping_sub(before.map_or(0, |before| weight(&key, &before)));
+        self.sum = self.sum.wrapping_sub(before.map_or(0, |before| weight(key, &before)));
     }
 
     /// Differs where what it holds differs, mostly.
@@ -175,7 +175,7 @@ impl Store {
         for piece in staged.pieces.iter().cloned() {
             match piece {
                 Piece::Key { key, id, value } => {
-                    store.put(key, Record { id, value });
+                    store.put(&key, Record { id, value });
                 }
                 Piece::Result(row) => store.requests.restore_row(row).expect("a snapshot holds a table"),
                 Piece::Horizon(horizon) => store.requests.restore_horizon(horizon),
