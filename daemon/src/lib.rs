@@ -13,6 +13,7 @@ pub mod dev;
 mod fatal;
 mod metrics;
 mod net;
+pub mod program;
 pub mod recover;
 mod shell;
 pub mod state;

@@ -45,7 +45,7 @@ use proxy::Links;
 
 pub use admin::HttpAnswer;
 pub use binaries::{
-    KEEPERD_VARIABLE, KVCTL_VARIABLE, KVD_VARIABLE, keeperd_binary, kvctl_binary, kvd_binary,
+    KEEPERD_VARIABLE, KVCTL_VARIABLE, KVD_VARIABLE, keeperd_binary, kvctl_binary, kvd_binary, mutant_binary,
 };
 pub use builder::ClusterBuilder;
 pub use error::ClusterError;

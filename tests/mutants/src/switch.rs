@@ -24,7 +24,6 @@ pub fn switch_for_this_thread(mutant: Option<Mutant>) {
 /// # Panics
 /// If there is no mutant of that name.
 pub fn switch_from_environment() {
-    #[expect(clippy::disallowed_methods, reason = "for tests; no build for users has it")]
     let Ok(name) = std::env::var(VARIABLE) else { return };
     let mutant = Mutant::named(&name).unwrap_or_else(|| panic!("there is no mutant {name}"));
     let _ = OF_ALL.set(mutant);

@@ -57,6 +57,21 @@ pub fn keeperd_binary() -> Result<PathBuf, ClusterError> {
     Ok(known.insert(binary).clone())
 }
 
+/// A `kvd` in which a deliberate bug can be switched on by the variable `QUORUMKV_MUTANT`. Blocks while it is built, which happens
+/// once in a process.
+///
+/// # Errors
+/// It does not compile.
+pub fn mutant_binary() -> Result<PathBuf, ClusterError> {
+    static MUTANT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut known = MUTANT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(binary) = &*known {
+        return Ok(binary.clone());
+    }
+    let folder = build_with(&[("kvd", "kvd-mutant")], &["--features", "kvd/mutants"])?;
+    Ok(known.insert(folder.join("kvd-mutant")).clone())
+}
+
 /// Finds both at once, so that no test waits for a compiler while a clock runs. When nothing has changed that is
 /// quick, and cargo's own lock orders processes that do it at the same time.
 fn binaries() -> Result<Binaries, ClusterError> {
@@ -76,13 +91,17 @@ fn binaries() -> Result<Binaries, ClusterError> {
 /// Builds binaries, each named after its package, with the profile, and into the directory, of the running test. Returns
 /// where they are then.
 fn build(names: &[(&str, &str)]) -> Result<PathBuf, ClusterError> {
+    build_with(names, &[])
+}
+
+fn build_with(names: &[(&str, &str)], options: &[&str]) -> Result<PathBuf, ClusterError> {
     let executable = env::current_exe()
         .map_err(|source| ClusterError::Io { action: "find the test's own executable".to_owned(), source })?;
     let place =
         Place::of(&executable).ok_or_else(|| ClusterError::NoProfile(executable.display().to_string()))?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--profile", &place.profile]);
+    command.args(["build", "--quiet", "--profile", &place.profile]).args(options);
     command.args(names.iter().flat_map(|&(package, name)| ["--package", package, "--bin", name]));
     command.arg("--target-dir").arg(&place.target).stdin(Stdio::null());
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));

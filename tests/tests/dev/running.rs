@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use quorumkv_tests::cluster::{PATIENCE, kvd_binary, wait_until};
+use quorumkv_tests::cluster::{PATIENCE, kvd_binary, mutant_binary, wait_until};
 use quorumkv_tests::zookeeper::{ReservedPort, Slot};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -42,6 +42,13 @@ impl Ports {
 /// The command `kvd dev`, with settings for some other node in its environment.
 pub(crate) fn command(arguments: &[String]) -> Result<Command> {
     Ok(equipped(Command::new(kvd_binary()?), arguments))
+}
+
+/// The same with a deliberate bug in every node.
+pub(crate) fn command_with_mutant(mutant: &str, arguments: &[String]) -> Result<Command> {
+    let mut command = equipped(Command::new(mutant_binary()?), arguments);
+    command.env("QUORUMKV_MUTANT", mutant);
+    Ok(command)
 }
 
 /// The same, in a process whose files may only become so large; that is told as an error and not by a signal.

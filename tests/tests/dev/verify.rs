@@ -7,7 +7,7 @@ use quorumkv_tests::cluster::kvctl_binary;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::running::{Dev, Ports, process_of, processes_in, send};
+use crate::running::{Dev, Ports, command_with_mutant, process_of, processes_in, send};
 
 /// kvctl at these nodes.
 fn kvctl(ports: &Ports, arguments: &[&str]) -> Result<Command> {
@@ -74,6 +74,25 @@ async fn paused_nodes_wake_up_although_kvctl_was_killed() -> Result<()> {
     }
     let again = run(&ports, &["verify", "--seconds", "1", "-o", "json"]).await?;
     ensure!(again.status.code() == Some(0), "{}", String::from_utf8_lossy(&again.stderr));
+    dev.interrupt().await?;
+    Ok(())
+}
+
+/// Each node answers reads from what it holds itself, as if that were a quorum.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bug_in_the_read_rule_is_found_and_shown() -> Result<()> {
+    let (ports, place) = (Ports::reserve()?, tempfile::tempdir()?);
+    let dev = Dev::spawn(command_with_mutant("read-local-only", &ports.flags())?)?;
+    dev.until_begun().await?;
+    let page = place.path().join("violation.html");
+    let html = page.to_str().context("a path of text")?;
+    let ran = run(&ports, &["verify", "--seconds", "10", "--html", html, "-o", "json"]).await?;
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    ensure!(ran.status.code() == Some(10), "{:?}: {told}", ran.status);
+    let json: Value = serde_json::from_slice(&ran.stdout)?;
+    ensure!(json["verdict"] == "violation" && json["cleaned_up"] == true, "{json}");
+    let shown = std::fs::read_to_string(&page)?;
+    ensure!(shown.contains("<svg") && shown.contains("kvctl-verify/"), "the page shows no operation");
     dev.interrupt().await?;
     Ok(())
 }
