@@ -67,7 +67,30 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What a run is like: mostly anything, and now and then a storm.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let plan = Self::draw_anything(rng);
+        if rng.u8(0..4) == 0 { plan.in_a_storm(rng) } else { plan }
+    }
+
+    /// Leaders follow one another faster than they can do anything in peace, while a few clients want one key: where what one
+    /// epoch has left behind meets the next two.
+    fn in_a_storm(mut self, rng: &mut Rng) -> Self {
+        self.chaos = self.chaos.min(15_000_000);
+        self.settings.append_bytes = 1;
+        self.settings.pipeline = rng.usize(1..3);
+        (self.clients, self.keys, self.pause) = (rng.u64(2..6), 1, 2_000);
+        (self.elections, self.rivals) = (rng.u64(8_000..120_000), rng.u64(30..80));
+        (self.delay, self.delayed) = (*rng.choice(&[1_000, 5_000]).expect("there are choices"), 50);
+        self.crashes = Some(rng.u64(100_000..500_000));
+        self.partitions = Some(rng.u64(40_000..300_000));
+        (self.saves, self.trims) =
+            (rng.u64(10_000..100_000), *rng.choice(&[0, 90]).expect("there are choices"));
+        self.flips &= self.trims == 0;
+        self
+    }
+
+    fn draw_anything(rng: &mut Rng) -> Self {
         let comes_and_goes = rng.bool();
         // Where members come and go, even numbers are the hardest: two configurations that both follow the same one can have
         // majorities that do not overlap.
