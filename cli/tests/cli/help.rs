@@ -50,7 +50,7 @@ fn a_wrong_command_line_ends_with_2_and_says_why() {
         (&["bench", "--clients", "0"], "at least 1"),
         (&["verify", "--clients", "0"], "--clients must be"),
         (&["verify", "--keys", "0"], "--keys must be"),
-        (&["verify", "--seconds", "-1"], "--seconds"),
+        (&["verify", "--seconds", "0"], "--seconds must be"),
         (&["verify", "--consistency", "eventual"], "quorum, local"),
     ] {
         let ran = kvctl(arguments);

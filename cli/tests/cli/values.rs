@@ -64,7 +64,7 @@ fn values_are_written_read_compared_and_removed() {
         two
         $ kvctl del k -o table
         exit 0
-        deleted k at version 44
+        deleted k at version 45
         $ kvctl del k
         exit 3
         kvctl: no key k

@@ -216,7 +216,8 @@ fn judge(
             let page = html(&violation, &recorded.operations);
             let written = std::fs::write(&arguments.html, page);
             let shown = written.is_ok().then(|| arguments.html.display().to_string());
-            let message = format!("the cluster's answers contradict each other: {}", violation.reason);
+            let reason = violation.reason.trim_end_matches('.');
+            let message = format!("the cluster's answers contradict each other: {reason}");
             let advice = match &written {
                 Ok(()) => format!("{} shows how", arguments.html.display()),
                 Err(error) => format!("the page {} cannot be written: {error}", arguments.html.display()),

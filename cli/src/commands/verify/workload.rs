@@ -211,7 +211,8 @@ mod tests {
         let run = Run::new(12, 4, 10.0, Consistency::Quorum);
         assert_ne!(run.prefix, Run::new(12, 4, 10.0, Consistency::Quorum).prefix);
         assert!(run.keys.iter().all(|key| key.starts_with(&run.prefix)));
-        let hot = (0..4000).filter(|_| run.keys[..3].iter().any(|key| key == run.choose())).count();
+        let chosen: Vec<&str> = (0..4000).map(|_| run.choose()).collect();
+        let hot = chosen.iter().filter(|chosen| run.keys[..3].iter().any(|key| key == **chosen)).count();
         assert!((2800..3600).contains(&hot), "{hot}");
         assert!(Run::new(1, 1, 1.0, Consistency::Local).choose().ends_with("/0"));
     }
