@@ -70,10 +70,9 @@ sim *ARGS:
 mutants *ARGS:
     cargo run --profile sim --quiet -p quorumkv-simulator --features mutants -- mutants {{ ARGS }}
 
-# Fuzz the decoder of frames and messages (needs cargo-bolero); the same target runs as an ordinary test.
-fuzz TARGET="" *ARGS:
-    @command -v cargo-bolero >/dev/null || { echo "cargo-bolero is not installed: cargo install --locked cargo-bolero" >&2; exit 1; }
-    RUSTC_BOOTSTRAP=1 cargo bolero {{ if TARGET == "" { "list -p quorumkv-protocol" } else { "test -p quorumkv-protocol " + TARGET } }} {{ ARGS }}
+# Fuzz all decoders and the recovery of logs, or some targets: `just fuzz --seconds 600`, `just fuzz snapshot`, `just fuzz --list`.
+fuzz *ARGS:
+    scripts/fuzz {{ ARGS }}
 
 # Measure a cluster that runs: `just bench put --clients 256`.
 bench OP="mixed" *ARGS:

@@ -8,6 +8,8 @@ mod args;
 mod checkpoint;
 mod commands;
 mod exit;
+#[cfg(test)]
+mod fuzz;
 mod invocation;
 mod output;
 mod records;

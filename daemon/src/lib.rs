@@ -11,6 +11,8 @@ pub mod coordination;
 pub mod data_dir;
 pub mod dev;
 mod fatal;
+#[cfg(test)]
+mod fuzz;
 mod metrics;
 mod net;
 pub mod program;

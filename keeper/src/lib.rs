@@ -3,6 +3,8 @@
 pub mod acl;
 pub mod config;
 pub mod core;
+#[cfg(test)]
+mod fuzz;
 pub mod jute;
 pub mod path;
 pub mod prepare;

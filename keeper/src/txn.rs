@@ -3,10 +3,12 @@
 //! A transaction says what is to be, not what was asked: versions and names are already decided, so that applying it
 //! decides nothing, cannot fail, and comes to the same when it is done twice.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::wire::{Acl, EventKind, Stat};
 
@@ -76,8 +78,24 @@ pub enum Change {
     },
     /// Nothing: a version was checked.
     Check,
-    /// All of these.
-    Multi(Vec<Change>),
+    /// All of these, none of which is another of its kind.
+    Multi(#[serde(deserialize_with = "flat")] Vec<Change>),
+}
+
+thread_local! {
+    /// Whether this thread is reading the changes of a [`Change::Multi`]. serde offers no way to hand a context down.
+    static IN_MULTI: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Reads changes without another [`Change::Multi`] among them: nobody writes one, and there could be so many within
+/// each other that the stack has no room for them.
+fn flat<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Change>, D::Error> {
+    if IN_MULTI.replace(true) {
+        return Err(D::Error::custom("a multi within another"));
+    }
+    let changes = Vec::deserialize(deserializer);
+    IN_MULTI.set(false);
+    changes
 }
 
 impl Change {
@@ -155,6 +173,17 @@ pub struct Event {
 mod tests {
     use super::*;
     use crate::wire::Id;
+
+    #[test]
+    fn changes_within_changes_are_refused_however_many() {
+        let nested = Change::Multi(vec![Change::Check, Change::Multi(vec![Change::Check])]);
+        let bytes = postcard::to_allocvec(&nested).expect("it encodes");
+        assert!(postcard::from_bytes::<Change>(&bytes).is_err());
+        let deep = [[7, 1].repeat(100_000), vec![6]].concat();
+        assert!(postcard::from_bytes::<Change>(&deep).is_err());
+        // The next is read as if nothing had been.
+        assert_eq!(postcard::from_bytes::<Change>(&[7, 1, 6]), Ok(Change::Multi(vec![Change::Check])));
+    }
 
     /// The log of an earlier version must be readable: a change is only ever added at the end of the list.
     #[test]

@@ -1,55 +1,28 @@
-//! Arbitrary bytes into every decoder: no panic, and no more memory than the frame's budget.
-//!
-//! Runs as an ordinary test with random inputs, and under a coverage-guided engine with
-//! `cargo bolero test -p quorumkv-protocol any_bytes_in_any_pieces`.
-
-#![allow(unsafe_code, reason = "a global allocator that counts is unsafe to implement")]
+//! Arbitrary bytes into every decoder: no panic, and no more memory than the frame's budget. Random bytes seldom get past the
+//! first variant; damaged messages get everywhere.
 
 mod samples;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::fmt::{Debug, Display};
+use std::str::FromStr;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use quorumkv_fuzzing::{Case, Counting, fuzz, peak_of};
 use quorumkv_protocol::client::{RequestEnvelope, ResponseEnvelope};
-use quorumkv_protocol::entry::Entry;
-use quorumkv_protocol::frame::{self, FrameDecoder};
+use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::frame::{self, FrameDecoder, FrameError};
 use quorumkv_protocol::hello::{Hello, HelloReply};
 use quorumkv_protocol::membership::{ChangeRequest, Configuration, Refusal};
 use quorumkv_protocol::peer::PeerEnvelope;
+use quorumkv_protocol::{ClientId, ClusterId, NodeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-/// Counts what the current thread holds, and the most that it held.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    HELD.set(HELD.get() + change);
-    PEAK.set(PEAK.get().max(HELD.get()));
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: all requests go to the system's allocator unchanged; counting neither allocates nor unwinds.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed());
-        // SAFETY: as above; `pointer` came from the system's allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+/// The longest frame that the decoder of streams is to take.
+const LIMIT: u32 = 1 << 10;
 
 /// The most bytes that decoding a frame may take: the budget of its sequences, twice because vectors double, and a
 /// copy of its texts and values.
@@ -59,15 +32,10 @@ fn allowance(frame: usize) -> usize {
 
 /// Decodes as a `T`. What is accepted must be the only form of its message.
 fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = frame::decode::<T>(bytes);
-    let taken = (PEAK.get() - before).unsigned_abs();
+    let (result, taken) = peak_of(|| frame::decode::<T>(bytes));
     assert!(taken <= allowance(bytes.len()), "{} bytes took {taken} to decode", bytes.len());
     if let Ok(message) = result {
-        let mut again = BytesMut::new();
-        frame::encode_body(&message, &mut again);
-        assert_eq!(again, bytes, "accepted a form that is not canonical");
+        assert_eq!(encoded(&message), bytes, "accepted a form that is not canonical");
     }
 }
 
@@ -78,16 +46,101 @@ fn decode_as_everything(bytes: &[u8]) {
     decode::<ResponseEnvelope>(bytes);
     decode::<PeerEnvelope>(bytes);
     decode::<Entry>(bytes);
+    decode::<Body>(bytes);
     decode::<Configuration>(bytes);
     decode::<ChangeRequest>(bytes);
     decode::<Refusal>(bytes);
 }
 
-/// Feeds `stream` to a frame decoder in pieces as long as `pieces` says, over and over.
-fn feed(stream: &[u8], pieces: &[u8]) {
-    let decoder = FrameDecoder::new(1 << 10);
-    let mut buffer = BytesMut::new();
-    let mut rest = stream;
+fn encoded<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut body = BytesMut::new();
+    frame::encode_body(message, &mut body);
+    body.to_vec()
+}
+
+fn all_encoded<T: Serialize>(messages: impl IntoIterator<Item = T>) -> Vec<Vec<u8>> {
+    messages.into_iter().map(|message| encoded(&message)).collect()
+}
+
+fn requests() -> Vec<RequestEnvelope> {
+    let envelope = |body| RequestEnvelope { correlation: 300, timeout_ms: 70_000, body };
+    samples::requests().into_iter().map(envelope).collect()
+}
+
+#[test]
+fn hello() {
+    let samples = all_encoded(samples::roles().into_iter().map(samples::hello));
+    fuzz!(samples, |case: &mut Case| decode::<Hello>(&case.bytes));
+}
+
+#[test]
+fn hello_reply() {
+    fuzz!(all_encoded(samples::hello_replies()), |case: &mut Case| decode::<HelloReply>(&case.bytes));
+}
+
+#[test]
+fn request() {
+    fuzz!(all_encoded(requests()), |case: &mut Case| decode::<RequestEnvelope>(&case.bytes));
+}
+
+#[test]
+fn response() {
+    let envelope = |body| ResponseEnvelope { correlation: 300, body };
+    let samples = all_encoded(samples::responses().into_iter().map(envelope));
+    fuzz!(samples, |case: &mut Case| decode::<ResponseEnvelope>(&case.bytes));
+}
+
+#[test]
+fn peer_message() {
+    let envelope = |body| PeerEnvelope { correlation: 300, body };
+    let samples = all_encoded(samples::peer_messages().into_iter().map(envelope));
+    fuzz!(samples, |case: &mut Case| decode::<PeerEnvelope>(&case.bytes));
+}
+
+#[test]
+fn entry() {
+    let id = samples::entry_id(300, 70_000);
+    fuzz!(all_encoded(samples::bodies().into_iter().map(|body| Entry { id, body })), |case: &mut Case| {
+        decode::<Entry>(&case.bytes);
+    });
+}
+
+/// What an entry of the log holds: the log has its id.
+#[test]
+fn entry_body() {
+    fuzz!(all_encoded(samples::bodies()), |case: &mut Case| decode::<Body>(&case.bytes));
+}
+
+#[test]
+fn configuration() {
+    fuzz!(vec![encoded(&samples::configuration())], |case: &mut Case| decode::<Configuration>(&case.bytes));
+}
+
+#[test]
+fn change_of_members() {
+    let samples = all_encoded(samples::changes().into_iter().map(samples::change_request));
+    fuzz!(samples, |case: &mut Case| decode::<ChangeRequest>(&case.bytes));
+}
+
+#[test]
+fn refusal() {
+    fuzz!(all_encoded(samples::refusals()), |case: &mut Case| decode::<Refusal>(&case.bytes));
+}
+
+/// A message of one kind may be valid as one of another, but must be canonical there too.
+#[test]
+fn anything_as_everything() {
+    let mut samples = all_encoded(requests());
+    samples.extend(all_encoded(samples::responses()));
+    samples.extend(all_encoded(samples::peer_messages()));
+    samples.extend(all_encoded(samples::refusals()));
+    fuzz!(samples, |case: &mut Case| decode_as_everything(&case.bytes));
+}
+
+/// The bodies in a stream that comes in pieces as long as `pieces` says, over and over; and how it ends.
+fn cut(stream: &[u8], pieces: &[u8]) -> (Vec<Bytes>, Result<usize, FrameError>) {
+    let decoder = FrameDecoder::new(LIMIT);
+    let (mut buffer, mut bodies, mut rest) = (BytesMut::new(), Vec::new(), stream);
     let mut lengths = pieces.iter().cycle();
     while !rest.is_empty() {
         let length = lengths.next().map_or(rest.len(), |&length| usize::from(length).max(1));
@@ -96,54 +149,62 @@ fn feed(stream: &[u8], pieces: &[u8]) {
         rest = later;
         loop {
             match decoder.decode(&mut buffer) {
-                Ok(Some(body)) => {
-                    assert!(body.len() <= 1 << 10);
-                    decode_as_everything(&body);
-                }
+                Ok(Some(body)) => bodies.push(body),
                 Ok(None) => break,
-                Err(_) => return,
+                Err(error) => return (bodies, Err(error)),
             }
         }
-        assert!(buffer.len() < frame::HEADER_LENGTH + (1 << 10), "a whole frame was left in the buffer");
+        assert!(buffer.len() < frame::HEADER_LENGTH + LIMIT as usize, "a whole frame was left in the buffer");
     }
+    (bodies, Ok(buffer.len()))
 }
 
+/// The first byte says how many of those after it are lengths of pieces.
 #[test]
-fn any_bytes_in_any_pieces() {
-    bolero::check!().with_type::<(Vec<u8>, Vec<u8>)>().for_each(|(bytes, pieces)| {
-        decode_as_everything(bytes);
-        feed(bytes, pieces);
-    });
-}
-
-/// Random bytes seldom get past the first variant; damaged messages get everywhere.
-#[test]
-fn messages_damaged_anywhere() {
-    let mut bodies = Vec::new();
-    let mut keep = |body: BytesMut| bodies.push(body.to_vec());
-    for body in samples::requests() {
-        keep(encoded(&RequestEnvelope { correlation: 1, timeout_ms: 1, body }));
+fn frames_in_pieces() {
+    let mut samples = Vec::new();
+    for some in requests().chunks(3) {
+        let mut stream = BytesMut::from(&[3, 1, 7, 30][..]);
+        some.iter().for_each(|request| frame::encode(request, &mut stream));
+        samples.push(stream.to_vec());
     }
-    for body in samples::responses() {
-        keep(encoded(&ResponseEnvelope { correlation: 1, body }));
-    }
-    for body in samples::peer_messages() {
-        keep(encoded(&PeerEnvelope { correlation: 1, body }));
-    }
-    bolero::check!().with_type::<(usize, Vec<(usize, u8)>)>().for_each(|(which, damage)| {
-        let mut bytes = bodies[which % bodies.len()].clone();
-        for (place, value) in damage.iter().take(4) {
-            let place = place % bytes.len();
-            bytes[place] = *value;
+    fuzz!(samples, |case: &mut Case| {
+        let (count, rest) = case.bytes.split_first().unwrap_or((&0, &[]));
+        let (pieces, stream) = rest.split_at(usize::from(*count % 8).min(rest.len()));
+        let ((bodies, end), taken) = peak_of(|| cut(stream, pieces));
+        assert!(taken <= 16 * stream.len() + (8 << 10), "{} bytes took {taken}", stream.len());
+        let whole = cut(stream, &[]);
+        assert_eq!((&bodies, &end), (&whole.0, &whole.1), "pieces matter");
+        let mut again = BytesMut::new();
+        for body in &bodies {
+            assert!(body.len() <= LIMIT as usize);
+            again.extend_from_slice(&u32::try_from(body.len()).expect("short").to_be_bytes());
+            again.extend_from_slice(body);
         }
-        decode_as_everything(&bytes);
+        assert!(stream.starts_with(&again), "what was cut out is not what came in");
+        if let Ok(left) = end {
+            assert_eq!(again.len() + left, stream.len());
+        }
     });
 }
 
-fn encoded<T: Serialize>(message: &T) -> BytesMut {
-    let mut body = BytesMut::new();
-    frame::encode_body(message, &mut body);
-    body
+/// Parses a text. What is accepted must come back from how it is written.
+fn parse<T: FromStr + Display + PartialEq + Debug>(text: &str) {
+    if let Ok(id) = text.parse::<T>() {
+        let written = id.to_string();
+        assert_eq!(written.parse::<T>().ok().as_ref(), Some(&id), "{text:?} was written as {written:?}");
+    }
+}
+
+#[test]
+fn ids_as_text() {
+    let samples = ["00000000000000ff", "ffffffffffffffff", "1a", "0123456789abcdef"];
+    fuzz!(samples.map(|text| text.as_bytes().to_vec()).to_vec(), |case: &mut Case| {
+        let Ok(text) = std::str::from_utf8(&case.bytes) else { return };
+        parse::<NodeId>(text);
+        parse::<ClusterId>(text);
+        parse::<ClientId>(text);
+    });
 }
 
 /// The costliest frames that can be made on purpose: every sequence full of its smallest element.

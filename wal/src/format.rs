@@ -55,7 +55,11 @@ pub(crate) const ALIGNMENT: usize = 8;
 
 const MAGIC: [u8; 8] = *b"quorumkv";
 const FORMAT: u32 = 1;
+const HEADER_FIELDS: usize = 96;
 const HEADER_CHECKSUM: usize = SEGMENT_HEADER - 4;
+
+/// What stands in place of a promise where there is none.
+const NO_EPOCH: Epoch = Epoch { counter: 0, node: 0 };
 
 /// The random identity of a log; seeds every record's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +127,7 @@ impl SegmentHeader {
         bytes
     }
 
-    /// `bytes` are the first 4096 of a segment.
+    /// `bytes` are the first 4096 of a segment. They are a header only if it would be written in just this way.
     pub(crate) fn decode(bytes: &[u8]) -> Result<SegmentHeader, BadHeader> {
         let good = bytes.len() == SEGMENT_HEADER
             && bytes[..8] == MAGIC
@@ -135,16 +139,24 @@ impl SegmentHeader {
         if format != FORMAT {
             return Err(BadHeader::Format(format));
         }
-        let promise = read_epoch(bytes, 56);
-        Ok(SegmentHeader {
+        let promise = match (read_u64(bytes, 48), read_epoch(bytes, 56)) {
+            (1, promise) => Some(promise),
+            (0, NO_EPOCH) => None,
+            _ => return Err(BadHeader::Unreadable),
+        };
+        let header = SegmentHeader {
             log: LogId(read_u64(bytes, 16)),
             sequence: read_u64(bytes, 24),
             start: read_u64(bytes, 32),
             size: read_u64(bytes, 40),
             previous: read_u32(bytes, 12),
-            promise: (read_u64(bytes, 48) == 1).then_some(promise),
+            promise,
             last: Mark { epoch: read_epoch(bytes, 72), version: read_u64(bytes, 88) },
-        })
+        };
+        // Positions and versions go on from here, so they must have room to.
+        let is_sound = header.start.checked_add(header.size).is_some() && header.last.version != u64::MAX;
+        let has_its_form = bytes[HEADER_FIELDS..HEADER_CHECKSUM].iter().all(|byte| *byte == 0);
+        if is_sound && has_its_form { Ok(header) } else { Err(BadHeader::Unreadable) }
     }
 }
 
@@ -205,8 +217,8 @@ pub(crate) struct FoundRecord {
     pub(crate) size: usize,
 }
 
-/// The record that starts at the first of `bytes`, which stand at `position` of `log`; `None` if there is no valid one.
-/// Whether it follows its predecessor is for the caller to see.
+/// The record that starts at the first of `bytes`, which stand at `position` of `log`; `None` if there is no valid one, or not in
+/// the form in which it would be written. Whether it follows its predecessor is for the caller to see.
 pub(crate) fn decode_record(bytes: &[u8], log: LogId, position: u64) -> Option<FoundRecord> {
     if bytes.len() < RECORD_HEADER || bytes[13..16] != [0; 3] {
         return None;
@@ -228,6 +240,14 @@ pub(crate) fn decode_record(bytes: &[u8], log: LogId, position: u64) -> Option<F
     let checksum = read_u32(bytes, 0);
     let is_intact = checksum == crc32c::crc32c_append(log.seed(position), &bytes[4..size]);
     if !is_intact && !Mutant::ChecksumIgnored.on() {
+        return None;
+    }
+    let has_its_form = match change {
+        Change::Entry(_) => true,
+        Change::Promise(_) => length == 0 && mark.version == 0,
+        Change::Base(_) | Change::Truncate(_) => length == 0,
+    };
+    if !has_its_form || bytes[RECORD_HEADER + length..size].iter().any(|byte| *byte != 0) {
         return None;
     }
     Some(FoundRecord {
@@ -256,6 +276,19 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
 
 fn read_epoch(bytes: &[u8], at: usize) -> Epoch {
     Epoch { counter: read_u64(bytes, at), node: read_u64(bytes, at + 8) }
+}
+
+/// What tests make by hand.
+#[cfg(test)]
+impl LogId {
+    /// Puts the right checksum on what is to be a record, as far as it reaches.
+    pub(crate) fn seal_record(self, bytes: &mut [u8], position: u64) {
+        if bytes.len() >= RECORD_HEADER {
+            let size = record_size(read_u32(bytes, 4) as usize).min(bytes.len());
+            let checksum = crc32c::crc32c_append(self.seed(position), &bytes[4..size]);
+            bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ mod append;
 mod disk;
 mod files;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod housekeeper;
 mod index;

@@ -433,4 +433,6 @@ fn find_witness(rest: &[u8], log: LogId, bad: u64) -> Option<u64> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

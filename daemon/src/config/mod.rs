@@ -20,6 +20,9 @@ pub use flags::Storage;
 /// Why other machines are let in only by who says that he knows.
 const DANGER: &str = "kvd neither encrypts nor asks for passwords";
 
+/// The longest time that can be set: multiples of it are still times.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// The file system that Linux keeps in memory.
 const MEMORY: &str = "/dev/shm";
 
@@ -105,7 +108,10 @@ impl Config {
     /// # Panics
     /// If the matches are not of the command of [`flags::CommandLine`].
     pub fn from_matches(matches: &ArgMatches) -> Result<Self, ConfigError> {
-        let flags = settings::layered(matches, |flags: &Flags| flags.config.clone())?;
+        Self::from_flags(settings::layered(matches, |flags: &Flags| flags.config.clone())?)
+    }
+
+    fn from_flags(flags: Flags) -> Result<Self, ConfigError> {
         let host = host(flags.host, flags.insecure, DANGER)?;
         let port = flags.port.unwrap_or(5000);
         if port == 0 {
@@ -146,10 +152,10 @@ impl Config {
             failover_timeout,
             read_timeout: time("read-timeout", flags.read_timeout, Duration::from_secs(30))?,
             max_connections,
-            cache_bytes: flags.cache_mib.unwrap_or(32) << 20,
-            log_retain_bytes: flags.log_retain_kib.unwrap_or(64 << 10) << 10,
+            cache_bytes: amount("cache-mib", flags.cache_mib, 32)? << 20,
+            log_retain_bytes: amount("log-retain-kib", flags.log_retain_kib, 64 << 10)? << 10,
             log_segment_bytes: log_segment_kib << 10,
-            min_free_bytes: flags.min_free_mib.unwrap_or(256) << 20,
+            min_free_bytes: amount("min-free-mib", flags.min_free_mib, 256)? << 20,
             log: flags.log.unwrap_or_else(|| "info".to_owned()),
             log_format: flags.log_format.unwrap_or_default(),
         })
@@ -158,8 +164,15 @@ impl Config {
 
 fn time(flag: &'static str, time: Option<Time>, default: Duration) -> Result<Duration, SettingError> {
     let time = time.map_or(default, |Time(time)| time);
-    in_range(flag, "above zero", !time.is_zero())?;
+    in_range(flag, "above zero and at most 1day", !time.is_zero() && time <= LONGEST)?;
     Ok(time)
+}
+
+/// A number of KiB or MiB that is still a number in bytes.
+fn amount(flag: &'static str, given: Option<u64>, default: u64) -> Result<u64, SettingError> {
+    let amount = given.unwrap_or(default);
+    in_range(flag, "0 to 1073741824", amount <= 1 << 30)?;
+    Ok(amount)
 }
 
 /// Where a node keeps what it has. Without a disk that is in the file system that Linux keeps in memory.
@@ -200,6 +213,8 @@ fn zookeeper(text: Option<String>, port: Option<u16>) -> Result<ConnectString, C
     text.parse().map_err(ConfigError::ZooKeeper)
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

@@ -67,6 +67,13 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
     assert!(error(&["--data-dir", "d", "--advertise", "x"]).contains("--advertise"));
     assert!(error(&["--data-dir", "d", "--zookeeper", "a:b"]).contains("--zookeeper"));
     assert!(error(&["--data-dir", "d", "--heartbeat", "0s"]).contains("above zero"));
+    for longest in ["18446744073709551615s", "2days"] {
+        assert!(error(&["--data-dir", "d", "--heartbeat", longest]).contains("1day"), "{longest}");
+    }
+    // In bytes this is 2 to the 64th, which would be no memory at all.
+    for flag in ["--cache-mib", "--min-free-mib", "--log-retain-kib"] {
+        assert!(error(&["--data-dir", "d", flag, "17592186044416"]).contains("1073741824"), "{flag}");
+    }
     assert!(error(&["--data-dir", "d", "--failover-timeout", "150ms"]).contains("two of the --heartbeat"));
     assert!(error(&["--data-dir", "d", "--cluster-size", "0"]).contains("1 to 64"));
 }

@@ -19,6 +19,8 @@
 mod connect_string;
 mod contenders;
 mod election;
+#[cfg(test)]
+mod fuzz;
 mod owner;
 mod registry;
 mod session;

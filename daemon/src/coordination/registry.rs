@@ -285,13 +285,13 @@ async fn read_members(
     Ok(members)
 }
 
-fn parse_id(name: &str) -> Option<u64> {
+pub(super) fn parse_id(name: &str) -> Option<u64> {
     let id = u64::from_str_radix(name, 16).ok()?;
     (format!("{id:016x}") == name).then_some(id)
 }
 
 /// Decimal digits and nothing else; a person may have added a line break.
-fn parse_epoch(data: &[u8]) -> Option<u64> {
+pub(super) fn parse_epoch(data: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(data).ok()?.trim();
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

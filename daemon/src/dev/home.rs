@@ -262,7 +262,7 @@ fn absolute(path: &Path) -> Result<PathBuf, DevError> {
 }
 
 /// What the file says.
-fn parse(text: &str) -> Result<(Shape, String), String> {
+pub(super) fn parse(text: &str) -> Result<(Shape, String), String> {
     let file: File1 = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if file.format != FORMAT {
         return Err(format!("it has format {}, and this kvd knows {FORMAT}", file.format));

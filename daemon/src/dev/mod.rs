@@ -9,6 +9,8 @@
 mod cluster;
 mod coordination;
 mod flags;
+#[cfg(test)]
+mod fuzz;
 mod home;
 mod leash;
 mod process;

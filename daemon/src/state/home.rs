@@ -53,15 +53,10 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(damaged("it is no text")),
             Err(source) => return Err(self.failed(CURRENT, source)),
         };
-        let mut lines = text.lines();
-        let format = lines.next().and_then(|line| line.strip_prefix(FORMAT_LINE)?.parse().ok());
-        match format {
-            Some(VERSION) => {}
-            Some(found) => return Err(OpenStateError::Format { found }),
-            None => return Err(damaged("its first line does not name a format")),
-        }
-        let number = lines.next().and_then(|line| line.parse().ok());
-        let number = number.ok_or_else(|| damaged("its second line does not name a database"))?;
+        let number = parse_current(&text).map_err(|unfit| match unfit {
+            Unfit::Format(found) => OpenStateError::Format { found },
+            Unfit::Damaged(problem) => damaged(problem),
+        })?;
         if number != NONE && !self.database(number).path.is_dir() {
             return Err(damaged("the database that it names is gone"));
         }
@@ -78,7 +73,7 @@ impl Home {
     /// The first half of [`Self::set_current`], which changes nothing yet.
     pub(super) fn prepare_current(&self, number: u64) -> io::Result<()> {
         let mut file = File::create(self.path.join(CURRENT_NEW))?;
-        file.write_all(format!("{FORMAT_LINE}{VERSION}\n{number}\n").as_bytes())?;
+        file.write_all(current_text(number).as_bytes())?;
         file.sync_all()
     }
 
@@ -149,6 +144,34 @@ impl Home {
     fn failed(&self, name: &str, source: io::Error) -> OpenStateError {
         OpenStateError::Io { path: self.path.join(name), source }
     }
+}
+
+/// What `CURRENT` says when this database is the state.
+pub(super) fn current_text(number: u64) -> String {
+    format!("{FORMAT_LINE}{VERSION}\n{number}\n")
+}
+
+/// Why a text does not say which database is the state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unfit {
+    /// It is of another version of the format.
+    Format(u32),
+    /// Nobody has written it so.
+    Damaged(&'static str),
+}
+
+/// The number in the text of `CURRENT`.
+pub(super) fn parse_current(text: &str) -> Result<u64, Unfit> {
+    let mut lines = text.lines();
+    let format = lines.next().and_then(|line| line.strip_prefix(FORMAT_LINE)?.parse().ok());
+    match format {
+        Some(VERSION) => {}
+        Some(found) => return Err(Unfit::Format(found)),
+        None => return Err(Unfit::Damaged("its first line does not name a format")),
+    }
+    let number = lines.next().and_then(|line| line.parse().ok());
+    let number = number.ok_or(Unfit::Damaged("its second line does not name a database"))?;
+    if text == current_text(number) { Ok(number) } else { Err(Unfit::Damaged("it is not as it was written")) }
 }
 
 /// The directory of one database. Put last in the owner of the database, it is dropped when nothing uses it any more.

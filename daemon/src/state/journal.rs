@@ -38,18 +38,24 @@ pub(super) fn mend(database: &Path) -> io::Result<Option<u64>> {
     let Some(path) = newest(database)? else { return Ok(None) };
     let file = File::options().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
-    let mut scan = Scan { reader: BufReader::with_capacity(1 << 16, &file), left: length, piece: Vec::new() };
-    let (mut whole, mut last) = (0, None);
-    while let Some(sequence) = scan.batch()? {
-        whole = length - scan.left;
-        last = Some(sequence);
-    }
+    let (whole, last) = whole(BufReader::with_capacity(1 << 16, &file), length)?;
     if whole < length {
         file.set_len(whole)?;
         file.sync_all()?;
         return Ok(last);
     }
     Ok(None)
+}
+
+/// How many bytes of a journal with this length are whole batches, and the sequence number of the last of these.
+pub(super) fn whole(reader: impl Read, length: u64) -> io::Result<(u64, Option<u64>)> {
+    let mut scan = Scan { reader, left: length, piece: Vec::new() };
+    let (mut whole, mut last) = (0, None);
+    while let Some(sequence) = scan.batch()? {
+        whole = length - scan.left;
+        last = Some(sequence);
+    }
+    Ok((whole, last))
 }
 
 fn newest(database: &Path) -> io::Result<Option<PathBuf>> {

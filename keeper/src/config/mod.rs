@@ -170,4 +170,6 @@ fn super_digest(text: String) -> Result<String, ConfigError> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

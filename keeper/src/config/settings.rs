@@ -79,10 +79,18 @@ pub fn layered<F: FromArgMatches + DeserializeOwned>(
 fn from_file<F: DeserializeOwned>(path: &Path) -> Result<F, SettingError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| SettingError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|error| SettingError::Parse {
+    from_text(path, &text)
+}
+
+/// The settings in the text of a file.
+///
+/// # Errors
+/// [`SettingError::Parse`].
+pub fn from_text<F: DeserializeOwned>(path: &Path, text: &str) -> Result<F, SettingError> {
+    toml::from_str(text).map_err(|error| SettingError::Parse {
         path: path.to_owned(),
         line: 1 + error.span().map_or(0, |span| text[..span.start].matches('\n').count()),
-        problem: error.message().replace('\n', " ") + if is_zoo_cfg(&text) { NO_ZOO_CFG } else { "" },
+        problem: error.message().replace('\n', " ") + if is_zoo_cfg(text) { NO_ZOO_CFG } else { "" },
     })
 }
 

@@ -198,6 +198,8 @@ fn cut(mut bytes: Bytes, frames: &mut Vec<Bytes>) {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
 

@@ -12,6 +12,8 @@ mod connection;
 mod dates;
 mod four_letter;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod listener;
 mod notices;
 mod outbox;

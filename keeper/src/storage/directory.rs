@@ -115,13 +115,20 @@ fn lock(directory: &Path) -> Result<File, DirectoryError> {
 
 fn check_format(path: &Path) -> Result<(), DirectoryError> {
     let bytes = fs::read(path).map_err(io_error("read", path))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let reason = match text.trim_end().strip_prefix(NAME).map(str::parse) {
-        Some(Ok(VERSION)) => return Ok(()),
-        Some(Ok::<u32, _>(version)) => format!("its version is {version}, and this keeper knows {VERSION}"),
-        Some(Err(_)) | None => "it is damaged".to_owned(),
-    };
-    Err(DirectoryError::Format { path: path.to_owned(), reason })
+    is_known(&bytes).map_err(|reason| DirectoryError::Format { path: path.to_owned(), reason })
+}
+
+/// Whether the content of the file is that of this version; otherwise, what is wrong with it.
+pub(super) fn is_known(bytes: &[u8]) -> Result<(), String> {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim_end();
+    match text.strip_prefix(NAME).map(str::parse) {
+        Some(Ok(VERSION)) if text == format!("{NAME}{VERSION}") => Ok(()),
+        Some(Ok::<u32, _>(version)) if version != VERSION => {
+            Err(format!("its version is {version}, and this keeper knows {VERSION}"))
+        }
+        Some(_) | None => Err("it is damaged".to_owned()),
+    }
 }
 
 /// Writes the file under another name first, so that it is there as a whole or not at all.

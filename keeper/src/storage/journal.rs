@@ -139,6 +139,10 @@ pub(super) fn decode(entry: &wal::Entry) -> Result<Txn, OpenError> {
     if !rest.is_empty() {
         return Err(no_txn("something follows it".to_owned()));
     }
+    // Numbers have longer forms, which nobody writes.
+    if postcard::experimental::serialized_size(&txn) != Ok(entry.payload.len()) {
+        return Err(no_txn("it is not in the form in which it is written".to_owned()));
+    }
     if u64::try_from(txn.zxid) != Ok(zxid) {
         return Err(no_txn(format!("it says that its zxid is {:#x}", txn.zxid)));
     }

@@ -14,6 +14,8 @@
 
 mod directory;
 mod disk;
+#[cfg(test)]
+mod fuzz;
 mod journal;
 mod recover;
 mod room;

@@ -129,13 +129,24 @@ pub(super) fn write(
 /// Reads a snapshot.
 pub(super) fn read(directory: &Path, zxid: i64) -> Result<Tree, SnapshotError> {
     let path = path(directory, zxid);
-    let damaged = |reason: &str| SnapshotError::Damaged { path: path.clone(), reason: reason.to_owned() };
-    let open = || File::open(&path).map_err(io_error("open", &path));
-    let length = open()?.metadata().map_err(io_error("read", &path))?.len();
+    let length = fs::metadata(&path).map_err(io_error("read", &path))?.len();
+    decode(&path, zxid, length, || File::open(&path))
+}
+
+/// Reads a snapshot of this length from what `open` returns, which is called twice.
+pub(super) fn decode<R: Read>(
+    path: &Path,
+    zxid: i64,
+    length: u64,
+    open: impl Fn() -> io::Result<R>,
+) -> Result<Tree, SnapshotError> {
+    let damaged = |reason: &str| SnapshotError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
+    let open = || open().map_err(io_error("open", path));
     let body = length.checked_sub((HEADER + TRAILER) as u64).ok_or_else(|| damaged("it is too short"))?;
     let mut header = [0; HEADER];
-    let checked = check(&mut BufReader::with_capacity(BUFFER, open()?), &mut header, body);
-    let intact = checked.map_err(io_error("read", &path))?;
+    let buffer = usize::try_from(length).map_or(BUFFER, |length| length.min(BUFFER));
+    let checked = check(&mut BufReader::with_capacity(buffer, open()?), &mut header, body);
+    let intact = checked.map_err(io_error("read", path))?;
     if header[..8] != MAGIC {
         return Err(damaged("it does not begin as a snapshot does"));
     }
@@ -144,17 +155,17 @@ pub(super) fn read(directory: &Path, zxid: i64) -> Result<Tree, SnapshotError> {
     }
     let format = u32::from_be_bytes(header[8..12].try_into().expect("four bytes"));
     if format != FORMAT {
-        return Err(SnapshotError::Format { path: path.clone(), format });
+        return Err(SnapshotError::Format { path: path.to_owned(), format });
     }
     if header[12..] != zxid.to_be_bytes() {
         return Err(damaged("it is one of another transaction"));
     }
-    let mut input = BufReader::with_capacity(BUFFER, open()?);
-    input.read_exact(&mut header).map_err(io_error("read", &path))?;
+    let mut input = BufReader::with_capacity(buffer, open()?);
+    input.read_exact(&mut header).map_err(io_error("read", path))?;
     let mut input = input.take(body);
     let tree = Tree::decode(&mut input).map_err(|error| match error {
         DecodeError::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
-            io_error("read", &path)(source)
+            io_error("read", path)(source)
         }
         error => damaged(&error.to_string()),
     })?;
@@ -171,10 +182,10 @@ pub(super) fn read(directory: &Path, zxid: i64) -> Result<Tree, SnapshotError> {
 fn check(input: &mut impl Read, header: &mut [u8], body: u64) -> io::Result<bool> {
     input.read_exact(header)?;
     let mut crc = crc32c::crc32c(header);
-    let mut buffer = vec![0; BUFFER];
     let mut left = body;
+    let mut buffer = vec![0; usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER))];
     while left > 0 {
-        let part = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);
+        let part = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         input.read_exact(&mut buffer[..part])?;
         crc = crc32c::crc32c_append(crc, &buffer[..part]);
         left -= part as u64;

@@ -26,8 +26,8 @@ impl Tree {
             data_bytes += path.len() + node.data().map_or(0, bytes::Bytes::len);
             match node.owner {
                 Owner::Session(session) => ephemerals.push((session, Arc::clone(path))),
-                Owner::Ttl(ttl) => deadlines.push((node.mtime + ttl, Arc::clone(path))),
-                Owner::Container if node.creations > 0 && node.children.len() == 0 => {
+                Owner::Ttl(ttl) => deadlines.push((node.mtime.saturating_add(ttl), Arc::clone(path))),
+                Owner::Container if node.creations != 0 && node.children.len() == 0 => {
                     idle.push(Arc::clone(path));
                 }
                 Owner::Nobody | Owner::Container => {}
@@ -81,7 +81,11 @@ impl Tree {
             assert_eq!(node.children().collect::<Vec<_>>(), expected, "the children of {path}");
             let stat = node.stat();
             assert_eq!(stat.num_children as usize, expected.len(), "numChildren of {path}");
-            assert_eq!(stat.cversion, 2 * node.creations - stat.num_children, "cversion of {path}");
+            assert_eq!(
+                stat.cversion,
+                node.creations.wrapping_mul(2).wrapping_sub(stat.num_children),
+                "cversion of {path}"
+            );
             let prefix = if &**path == "/" { String::from("/") } else { format!("{path}/") };
             let mut below = Sum::default();
             let is_below = |other: &Arc<str>| other.len() > prefix.len() && other.starts_with(&prefix);

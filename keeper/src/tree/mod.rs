@@ -13,6 +13,8 @@ mod snapshot;
 mod sums;
 
 #[cfg(test)]
+pub(crate) mod fuzz;
+#[cfg(test)]
 mod invariants;
 #[cfg(test)]
 mod tests;

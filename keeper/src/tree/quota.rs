@@ -77,7 +77,7 @@ impl Tree {
 ///
 /// It is clients who write this. What is not understood, keys that nobody knows included, is gone when the server writes it
 /// the next time: so it stays short.
-struct Stats {
+pub(super) struct Stats {
     count: i64,
     bytes: i64,
     byte_hard_limit: Option<i64>,
@@ -91,7 +91,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    fn parse(data: &[u8]) -> Self {
+    pub(super) fn parse(data: &[u8]) -> Self {
         let mut stats = Self::default();
         for pair in data.split(|byte| matches!(byte, b',' | b';')) {
             let mut parts = pair.split(|byte| *byte == b'=');

@@ -74,8 +74,8 @@ impl Tree {
     /// Reads a tree, and not a byte more. It reads many small pieces: `input` is to be buffered.
     ///
     /// # Errors
-    /// The bytes are no tree, or `input` fails. No length is trusted: what is kept of them is not much more than there
-    /// are bytes.
+    /// The bytes are no tree, not in the form that [`Self::encode`] writes, or `input` fails. No length is trusted: what is
+    /// kept of them is not much more than there are bytes.
     pub fn decode(input: &mut impl Read) -> Result<Self, DecodeError> {
         let mut reader = Reader { input };
         let mut tree = Self::empty();
@@ -86,11 +86,18 @@ impl Tree {
         tree.last_zxid = reader.signed()?;
         for _ in 0..reader.number()? {
             let (id, timeout_ms) = (reader.signed()?, reader.int()?);
+            if tree.sessions.get_max().is_some_and(|(last, _)| *last >= id) {
+                return Err(DecodeError::Damaged("sessions are not in order"));
+            }
             tree.sessions.insert(id, Session { timeout_ms, password: reader.array()? });
         }
         let mut acls: Vec<Arc<[Acl]>> = Vec::new();
         for _ in 0..reader.number()? {
-            acls.push(reader.acl()?);
+            let acl = reader.acl()?;
+            if acls.last().is_some_and(|last| *last >= acl) {
+                return Err(DecodeError::Damaged("ACLs are not in order"));
+            }
+            acls.push(acl);
         }
         let mut last: Option<Arc<str>> = None;
         for _ in 0..reader.number()? {
@@ -103,6 +110,9 @@ impl Tree {
             let node = reader.node(&acls)?;
             tree.load(&path, node)?;
             last = Some(path);
+        }
+        if tree.acls.len() < acls.len() {
+            return Err(DecodeError::Damaged("no znode has an ACL"));
         }
         tree.finish()?;
         Ok(tree)
@@ -216,7 +226,9 @@ impl<R: Read> Reader<'_, R> {
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
-                return Ok(value);
+                // A number that ends with zeros has a shorter form.
+                let is_shortest = byte != 0 || shift == 0;
+                return is_shortest.then_some(value).ok_or(DecodeError::Damaged("a number is too long"));
             }
         }
         Err(DecodeError::Damaged("a number is too large"))

@@ -4,6 +4,7 @@ mod apply;
 mod concurrency;
 mod crash;
 mod damage;
+mod fuzz;
 mod restore;
 mod scan;
 
