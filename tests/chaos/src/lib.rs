@@ -1,0 +1,2 @@
+//! Chaos.
+pub mod disk;
