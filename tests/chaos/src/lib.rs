@@ -1,2 +1,3 @@
 //! Chaos.
 pub mod disk;
+pub mod testbed;
