@@ -54,6 +54,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Cluster {
     testbed: Testbed,
+    size: usize,
     slots: Mutex<Vec<Slot>>,
     /// How nodes have ended by themselves, and how often.
     ends: Mutex<BTreeMap<String, u64>>,
@@ -74,13 +75,19 @@ impl Cluster {
         };
         let observer = client(testbed.nodes(), "observer", STATUS_TIMEOUT)?;
         let slots = Mutex::new((0..testbed.nodes().len()).map(slot).collect());
-        Ok(Arc::new(Self { testbed, slots, ends: Mutex::default(), observer }))
+        Ok(Arc::new(Self { testbed, size, slots, ends: Mutex::default(), observer }))
     }
 
     /// Where it runs.
     #[must_use]
     pub const fn testbed(&self) -> &Testbed {
         &self.testbed
+    }
+
+    /// How many nodes it began with.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size
     }
 
     /// One of its nodes.
@@ -173,8 +180,7 @@ impl Cluster {
     }
 
     fn restart_ended(&self) -> Result<()> {
-        for number in 0..self.slots().len() {
-            let node = self.node(number);
+        for (number, node) in self.testbed.nodes().iter().enumerate() {
             if let Some(status) = node.take_ended()? {
                 self.note_end(number, status);
             }

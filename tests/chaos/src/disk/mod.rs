@@ -6,6 +6,7 @@ mod mount;
 mod tree;
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -248,13 +249,20 @@ impl Disk {
         files.map(|(name, ino)| (name, state.tree.file(ino).map_or(0, file::Content::used))).collect()
     }
 
-    /// Changes bits of one byte of a file, durably. Returns whether there was such a file.
+    /// Changes bits of one byte of a file, durably. Returns the number of the file, which no other ever has, if it is there.
     #[must_use]
-    pub fn flip(&self, directory: &str, name: &str, offset: u64, mask: u8) -> bool {
+    pub fn flip(&self, directory: &str, name: &OsStr, offset: u64, mask: u8) -> Option<u64> {
         let mut state = self.shared.lock();
         let files = state.tree.files_in(directory);
-        let Some((_, ino)) = files.into_iter().find(|(found, _)| found == name) else { return false };
-        state.tree.file_mut(ino).map(|content| content.flip(offset, mask)).is_ok()
+        let (_, ino) = files.into_iter().find(|(found, _)| found == name)?;
+        state.tree.file_mut(ino).ok()?.flip(offset, mask);
+        Some(ino)
+    }
+
+    /// Whether a directory holds the file with this number.
+    #[must_use]
+    pub fn holds(&self, directory: &str, number: u64) -> bool {
+        self.shared.lock().tree.files_in(directory).iter().any(|(_, ino)| *ino == number)
     }
 }
 

@@ -7,7 +7,7 @@ mod node;
 mod owner;
 mod zookeeper;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use quorumkv_tests::cluster::kvd_binary;
@@ -82,8 +82,8 @@ impl Testbed {
         &self.network
     }
 
-    /// Keeps the nodes' logs when this is dropped; returns where they are.
-    pub fn keep_logs(&mut self) -> PathBuf {
+    /// Keeps the nodes' logs when this is dropped, until another run begins; returns where they are.
+    pub fn keep_logs(&self) -> &Path {
         self.owner.keep_directory()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use quorumkv_tests::zookeeper::docker::{self, OWNER_LABEL};
@@ -19,6 +20,7 @@ const PREFIX: &str = "quorumkv-chaos-";
 pub(super) struct Owner {
     name: String,
     directory: PathBuf,
+    keep: AtomicBool,
     lock: Lock,
 }
 
@@ -33,7 +35,7 @@ impl Owner {
         let lock = Lock::acquire(&name)?;
         let directory = std::env::temp_dir().join(&name);
         fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
-        Ok(Self { name, directory, lock })
+        Ok(Self { name, directory, keep: AtomicBool::new(false), lock })
     }
 
     /// A directory of its own.
@@ -52,8 +54,9 @@ impl Owner {
     }
 
     /// Keeps the directory when this is dropped.
-    pub(super) fn keep_directory(&mut self) -> PathBuf {
-        std::mem::take(&mut self.directory)
+    pub(super) fn keep_directory(&self) -> &Path {
+        self.keep.store(true, Ordering::Relaxed);
+        &self.directory
     }
 }
 
@@ -61,7 +64,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         let containers = docker::remove_owned(&self.name).map_err(anyhow::Error::from);
         let removed = containers.and_then(|()| remove_namespaces(&self.name)).and_then(|()| {
-            if self.directory.as_os_str().is_empty() { Ok(()) } else { remove_directory(&self.directory) }
+            if self.keep.load(Ordering::Relaxed) { Ok(()) } else { remove_directory(&self.directory) }
         });
         match removed {
             Ok(()) => self.lock.remove(),
