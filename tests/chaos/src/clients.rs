@@ -1,5 +1,6 @@
 //! Clients that go on through everything, on a few keys that many of them want.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +25,9 @@ const OPERATIONS_PER_ERA: u64 = 4_000;
 
 /// How long one operation may take with all its retries.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// More than values are padded by, in bytes.
+const LONGEST_PADDING: usize = 4096;
 
 /// At most so long a client rests after an operation, in milliseconds: they are not to wear out a small machine.
 const REST_MS: u64 = 16;
@@ -62,7 +66,7 @@ impl Clients {
         for number in 0..CLIENTS {
             let client = cluster.client(&format!("client-{number}"), TIMEOUT)?;
             let rng = fastrand::Rng::with_seed(seed.wrapping_add(number as u64 + 1));
-            let mut one = One { client, rng, shared: Arc::clone(&shared), id: 0, known: (String::new(), 0) };
+            let mut one = One { client, rng, shared: Arc::clone(&shared), id: 0, known: BTreeMap::new() };
             one.renew();
             tasks.spawn(async move { one.go_on().await });
         }
@@ -93,8 +97,8 @@ struct One {
     rng: fastrand::Rng,
     shared: Arc<Shared>,
     id: u32,
-    /// The version that it last knew a key to have.
-    known: (String, u64),
+    /// The versions that it last knew the hot keys to have.
+    known: BTreeMap<String, u64>,
 }
 
 impl One {
@@ -136,9 +140,8 @@ impl One {
             0..45 => Action::Get,
             45..75 => Action::Put { value },
             75..92 => {
-                // Of what it knows of another key, the version is wrong.
-                let expected = if self.known.0 == key { self.known.1 } else { 0 };
-                Action::CompareAndSet { expected, value }
+                // Often it is still there.
+                Action::CompareAndSet { expected: self.known.get(key).copied().unwrap_or(0), value }
             }
             _ => Action::Delete,
         }
@@ -151,17 +154,20 @@ impl One {
             Outcome::Absent => 0,
             Outcome::Failed | Outcome::Unknown => return,
         };
-        self.known = (key.to_owned(), version);
+        if self.known.len() as u64 > 2 * HOT_KEYS {
+            self.known.clear();
+        }
+        self.known.insert(key.to_owned(), version);
     }
 
     async fn carry_out(&self, key: &str, action: &Action) -> Outcome {
         let key = key.to_owned();
         let written = match action {
             Action::Get => return read(&self.client, &key).await,
-            Action::Put { value } => self.client.put(key, value.clone()).await,
+            Action::Put { value } => self.client.put(key, padded(value)).await,
             Action::Delete => self.client.delete(key).await,
             Action::CompareAndSet { expected, value } => {
-                self.client.compare_and_set(key, Version::new(*expected), value.clone()).await
+                self.client.compare_and_set(key, Version::new(*expected), padded(value)).await
             }
         };
         match written {
@@ -176,14 +182,28 @@ impl One {
     }
 }
 
+/// A value as it is stored: with something after it, so that the log grows and snapshots take time.
+fn padded(value: &str) -> String {
+    let length = value.bytes().fold(0, |sum, byte| (sum * 31 + usize::from(byte)) % LONGEST_PADDING);
+    format!("{value} {}", "x".repeat(length))
+}
+
+/// The value that was padded so. Anything else stays as it is: nobody has written it.
+fn without_padding(stored: &[u8]) -> String {
+    let stored = String::from_utf8_lossy(stored);
+    match stored.split_once(' ') {
+        Some((value, _)) if padded(value) == stored => value.to_owned(),
+        _ => stored.into_owned(),
+    }
+}
+
 /// Reads a key, linearizably.
 pub(crate) async fn read(client: &Client, key: &str) -> Outcome {
     match client.get(key.to_owned()).await {
         Ok(got) => match got.value {
-            Some(found) => Outcome::Found {
-                value: String::from_utf8_lossy(&found.value).into_owned(),
-                version: found.version.get(),
-            },
+            Some(found) => {
+                Outcome::Found { value: without_padding(&found.value), version: found.version.get() }
+            }
             None => Outcome::Absent,
         },
         Err(_) => Outcome::Failed,

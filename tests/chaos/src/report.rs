@@ -121,7 +121,9 @@ impl Report {
     pub(crate) fn recoveries(&mut self, recoveries: &[Duration]) {
         let mut sorted = recoveries.to_vec();
         sorted.sort_unstable();
-        let ms = |time: Option<&Duration>| time.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let ms = |time: Option<&Duration>| {
+            time.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        };
         self.calm = Calms {
             times: sorted.len(),
             longest_ms: ms(sorted.last()),

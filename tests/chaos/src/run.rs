@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use quorumkv_tests::cluster::wait_until;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -147,10 +148,16 @@ impl Storm {
         }
     }
 
-    /// Lets faults happen until there were enough; returns whether somebody pressed Ctrl-C before.
+    /// Lets faults happen until there were enough; returns whether it was told to end before (Ctrl-C, SIGTERM).
     async fn rage(&mut self, options: &Options) -> Result<bool> {
         let begun = Instant::now();
-        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = std::pin::pin!(async {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        });
         loop {
             let burst = self.rng.u64(BURST);
             for _ in 0..burst {
@@ -163,7 +170,7 @@ impl Storm {
                 let plan = self.schedule.next().expect("it has no end");
                 tokio::select! {
                     next = self.next_fault(plan) => next?,
-                    _ = &mut interrupt => {
+                    () = &mut interrupt => {
                         self.quiet().await?;
                         return Ok(true);
                     }
@@ -220,7 +227,9 @@ impl Storm {
             Ok(()) => {
                 let took = begun.elapsed();
                 let (faults, operations) = (self.log.count(), self.recorder.count());
-                eprintln!("calm: {faults} faults, {operations} operations; all served {took:.1?} after the last fault");
+                eprintln!(
+                    "calm: {faults} faults, {operations} operations; all served {took:.1?} after the last fault"
+                );
                 self.recoveries.push(took);
             }
             Err(error) => self.problems.push(format!("the cluster does not serve without faults: {error:#}")),

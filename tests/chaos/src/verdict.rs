@@ -62,7 +62,9 @@ async fn identical(cluster: &Arc<Cluster>) -> Result<()> {
         for number in cluster.members() {
             let contents = contents(cluster, number).await?;
             let expected = first.get_or_insert_with(|| contents.clone());
-            if let Some(key) = expected.keys().chain(contents.keys()).find(|&key| expected.get(key) != contents.get(key)) {
+            if let Some(key) =
+                expected.keys().chain(contents.keys()).find(|&key| expected.get(key) != contents.get(key))
+            {
                 anyhow::bail!("n{number} has another {key}");
             }
         }
@@ -74,7 +76,8 @@ async fn identical(cluster: &Arc<Cluster>) -> Result<()> {
 /// What a node has applied: keys with their versions and values.
 async fn contents(cluster: &Cluster, number: usize) -> Result<BTreeMap<String, (u64, Vec<u8>)>> {
     let client = client_of(cluster, number)?;
-    let mut pages = client.pages("", ScanOptions { consistency: Consistency::Local, ..ScanOptions::default() });
+    let mut pages =
+        client.pages("", ScanOptions { consistency: Consistency::Local, ..ScanOptions::default() });
     let mut contents = BTreeMap::new();
     while let Some(page) = pages.next().await {
         for item in page?.items {
@@ -95,7 +98,8 @@ fn client_of(cluster: &Cluster, number: usize) -> Result<Client> {
 pub(crate) fn panics(cluster: &Cluster) -> Vec<String> {
     let panics = cluster.testbed().nodes().iter().flat_map(|node| {
         let log = node.logged();
-        let lines: Vec<_> = log.lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect();
+        let lines: Vec<_> =
+            log.lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect();
         lines.into_iter().map(move |line| format!("n{} panicked: {line}", node.number()))
     });
     panics.collect()

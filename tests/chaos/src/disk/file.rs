@@ -122,7 +122,8 @@ impl Content {
 
     /// Changes bits of one byte, on the disk as well as in what a reader sees.
     pub(super) fn flip(&mut self, offset: u64, mask: u8) {
-        let (page, inside) = (offset / PAGE as u64, usize::try_from(offset % PAGE as u64).expect("below a page"));
+        let (page, inside) =
+            (offset / PAGE as u64, usize::try_from(offset % PAGE as u64).expect("below a page"));
         for bytes in [&mut self.now, &mut self.durable] {
             if let Some(stored) = bytes.pages.get_mut(&page) {
                 Arc::make_mut(stored)[inside] ^= mask;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
 use super::Shared;
@@ -166,8 +166,7 @@ impl Filesystem for Mounted {
             return reply.error(Errno::EINVAL);
         }
         let may_replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
-        let renamed =
-            self.shared.lock().tree.rename((parent.0, name), (new_parent.0, new_name), may_replace);
+        let renamed = self.shared.lock().tree.rename((parent.0, name), (new_parent.0, new_name), may_replace);
         empty(reply, renamed);
     }
 

@@ -78,7 +78,13 @@ pub struct Context {
 impl Context {
     /// A context of faults that share a log and a cluster.
     #[must_use]
-    pub fn new(cluster: &Arc<Cluster>, recorder: &Arc<Recorder>, log: &Arc<Log>, calm: Calm, plan: Plan) -> Self {
+    pub fn new(
+        cluster: &Arc<Cluster>,
+        recorder: &Arc<Recorder>,
+        log: &Arc<Log>,
+        calm: Calm,
+        plan: Plan,
+    ) -> Self {
         Self {
             cluster: Arc::clone(cluster),
             plan,
@@ -107,7 +113,11 @@ impl Context {
     pub fn begins(&self, what: impl Into<String>) -> Ongoing {
         let what = what.into();
         let from_ms = self.recorder.now() / 1_000_000;
-        eprintln!("{:>9.3}  {:<22} {what}", Duration::from_millis(from_ms).as_secs_f64(), self.plan.kind.name());
+        eprintln!(
+            "{:>9.3}  {:<22} {what}",
+            Duration::from_millis(from_ms).as_secs_f64(),
+            self.plan.kind.name()
+        );
         let mut records = self.log.records();
         records.push(Record {
             number: self.plan.number,

@@ -58,7 +58,8 @@ pub(super) async fn bridge(context: &Context) -> Result<Done> {
     let larger = if one.len() > other.len() { &mut one } else { &mut other };
     let Some(middle) = larger.pop() else { return Ok(Done::Skipped("there are too few nodes")) };
     let cut = between(&context.cluster.places(&one), &context.cluster.places(&other));
-    harm(context, Harm::Cut, cut, format!("{} | {} and n{middle} sees both", named(&one), named(&other))).await
+    harm(context, Harm::Cut, cut, format!("{} | {} and n{middle} sees both", named(&one), named(&other)))
+        .await
 }
 
 pub(super) async fn leader_alone(context: &Context) -> Result<Done> {

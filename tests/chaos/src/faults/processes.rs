@@ -6,8 +6,8 @@ use anyhow::Result;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use super::context::Context;
 use super::Done;
+use super::context::Context;
 use crate::cluster::{Claim, Wanted};
 
 /// How long a node may take to end in good order, before the next thing happens anyway.
@@ -177,4 +177,3 @@ pub(super) fn named(nodes: &[usize]) -> String {
     let names: Vec<_> = nodes.iter().map(|number| format!("n{number}")).collect();
     names.join(" ")
 }
-

@@ -58,8 +58,7 @@ impl Clock {
     /// A clock that goes as the machine's does, kept in a file.
     pub(super) fn new(shim: &Shim, path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
-        let clock =
-            Self { shim: shim.clone(), path: path.to_owned(), file, setting: Mutex::default() };
+        let clock = Self { shim: shim.clone(), path: path.to_owned(), file, setting: Mutex::default() };
         clock.change(|_, _| ())?;
         Ok(clock)
     }
@@ -131,8 +130,10 @@ mod tests {
     fn a_clock_jumps_and_drifts_for_the_process_that_has_it_alone() {
         let directory = std::env::temp_dir().join(format!("quorumkv-clock-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("made");
-        let clock = Clock::new(&Shim::build(&directory).expect("built"), &directory.join("clock")).expect("made");
-        let here = || i64::try_from(std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()).expect("small");
+        let clock =
+            Clock::new(&Shim::build(&directory).expect("built"), &directory.join("clock")).expect("made");
+        let here =
+            || i64::try_from(std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()).expect("small");
         let (time, _) = ask(&clock);
         assert!((time - here()).abs() < 60, "it is {time}");
         clock.jump(-1_000_000).expect("written");

@@ -51,7 +51,7 @@ impl Testbed {
             format!("--session-timeout={SESSION_TIMEOUT}"),
             format!("--cluster-size={cluster_size}"),
             // Small, so that segments come and go, and who lags far needs a snapshot.
-            "--log-segment-kib=512".to_owned(),
+            "--log-segment-kib=16384".to_owned(),
             "--log-retain-kib=1024".to_owned(),
             "--cache-mib=8".to_owned(),
             "--read-timeout=10s".to_owned(),

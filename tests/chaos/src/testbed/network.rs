@@ -69,7 +69,7 @@ impl Network {
                }}
              }}"
         );
-        feed("ip", &["netns", "exec", &hub, "nft", "-f", "-"], &rules)?;
+        within(&hub, || feed("nft", &["-f", "-"], &rules))??;
         let network = Self { subnet, hub, harmed: Mutex::default(), _lock: lock };
         // Named after the subnet, which nobody else has now: such names are short. It goes with the hub.
         let here = format!("kvchaos{subnet}");
@@ -146,7 +146,7 @@ impl Network {
                 commands.push_str(&format!("add element bridge chaos {set} {{ {} }}\n", elements.join(", ")));
             }
         }
-        feed("ip", &["netns", "exec", &self.hub, "nft", "-f", "-"], &commands).map(drop)
+        within(&self.hub, || feed("nft", &["-f", "-"], &commands))?.map(drop)
     }
 
     fn harmed(&self) -> MutexGuard<'_, BTreeMap<(Harm, Way), u32>> {
@@ -195,4 +195,73 @@ pub fn between(one: &[Place], other: &[Place]) -> Vec<Way> {
 pub fn ways(from: &[Place], to: &[Place]) -> Vec<Way> {
     let pairs = from.iter().flat_map(|&from| to.iter().map(move |&to| (from, to)));
     pairs.filter(|(from, to)| from != to).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::{Duration, Instant};
+
+    use anyhow::ensure;
+
+    use super::*;
+
+    /// How long a packet may take that is not lost.
+    const ARRIVES: Duration = Duration::from_secs(5);
+
+    /// How long to wait for one that is.
+    const LOST: Duration = Duration::from_millis(300);
+
+    /// Whether a packet arrives; it is sent again where it would be a pity if it had been lost for another reason.
+    fn arrives(from: &UdpSocket, to: &UdpSocket, within: Duration) -> Result<bool> {
+        to.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let begun = Instant::now();
+        while begun.elapsed() < within {
+            from.send_to(b"x", to.local_addr()?)?;
+            match to.recv(&mut [0; 9]) {
+                Ok(_) => return Ok(true),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
+    #[test]
+    fn cuts_are_of_the_direction_that_they_name() -> Result<()> {
+        let owner = Owner::new()?;
+        let network = Network::new(&owner)?;
+        let (mut places, mut sockets) = (Vec::new(), Vec::new());
+        for number in 0..3 {
+            let namespace = owner.named(&format!("n{number}"));
+            ip(&format!("netns add {namespace}"))?;
+            let place = network.join(&namespace, number + 1)?;
+            let address = SocketAddr::from((network.address(place), 0));
+            places.push(place);
+            sockets.push(self::within(&namespace, || UdpSocket::bind(address))??);
+        }
+        let arrives = |from: usize, to: usize, within| arrives(&sockets[from], &sockets[to], within);
+        for (from, to) in [(0, 1), (1, 0), (1, 2), (2, 0)] {
+            ensure!(arrives(from, to, ARRIVES)?, "nothing was cut from {from} to {to}");
+        }
+        network.harm(Harm::Cut, &[(places[0], places[1])])?;
+        ensure!(!arrives(0, 1, LOST)?, "what was cut arrives");
+        ensure!(arrives(1, 0, ARRIVES)? && arrives(0, 2, ARRIVES)?, "another direction is cut as well");
+        // A second fault cuts the same: the first one's end does not mend it.
+        let both = between(&places[..1], &places[1..]);
+        network.harm(Harm::Cut, &both)?;
+        network.heal(Harm::Cut, &[(places[0], places[1])])?;
+        ensure!(!arrives(0, 1, LOST)? && !arrives(2, 0, LOST)?, "what is still cut arrives");
+        ensure!(arrives(1, 2, ARRIVES)?, "another direction is cut as well");
+        network.heal(Harm::Cut, &both)?;
+        ensure!(network.is_whole() && arrives(0, 1, ARRIVES)? && arrives(2, 0, ARRIVES)?, "it does not heal");
+        network.harm(Harm::Lossy, &both)?;
+        let sent = 60;
+        let to = sockets[1].local_addr()?;
+        (0..sent).try_for_each(|_| sockets[0].send_to(b"x", to).map(drop))?;
+        let arrived = (0..sent).take_while(|_| sockets[1].recv(&mut [0; 9]).is_ok()).count();
+        ensure!((20..sent).contains(&arrived), "of {sent} packets {arrived} arrived");
+        Ok(())
+    }
 }

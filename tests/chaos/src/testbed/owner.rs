@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use quorumkv_tests::zookeeper::docker::{self, OWNER_LABEL};
+use quorumkv_tests::zookeeper::docker::{self, docker};
 use quorumkv_tests::zookeeper::{Lock, random};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -14,6 +14,9 @@ use super::command::ip;
 
 /// How the names of namespaces, containers and directories begin.
 const PREFIX: &str = "quorumkv-chaos-";
+
+/// The label of containers. Not that of other tests: they would remove the containers of a dead run, and its lock with them.
+const LABEL: &str = "quorumkv.chaos.owner";
 
 /// The name of a run, held while it lives. Dropping it removes everything that carries it.
 #[derive(Debug)]
@@ -29,7 +32,6 @@ impl Owner {
     pub(super) fn new() -> Result<Self> {
         ensure!(rustix::process::getuid().is_root(), "network namespaces and mounts need root");
         docker::check()?;
-        docker::remove_leftovers()?;
         remove_leftovers()?;
         let name = format!("{PREFIX}{:016x}", random());
         let lock = Lock::acquire(&name)?;
@@ -50,7 +52,7 @@ impl Owner {
 
     /// The label of containers, in the form `docker run` takes.
     pub(super) fn label(&self) -> String {
-        format!("--label={OWNER_LABEL}={}", self.name)
+        format!("--label={LABEL}={}", self.name)
     }
 
     /// Keeps the directory when this is dropped.
@@ -62,8 +64,7 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let containers = docker::remove_owned(&self.name).map_err(anyhow::Error::from);
-        let removed = containers.and_then(|()| remove_namespaces(&self.name)).and_then(|()| {
+        let removed = remove_containers(&self.name).and_then(|()| remove_namespaces(&self.name)).and_then(|()| {
             if self.keep.load(Ordering::Relaxed) { Ok(()) } else { remove_directory(&self.directory) }
         });
         match removed {
@@ -73,7 +74,7 @@ impl Drop for Owner {
     }
 }
 
-/// Removes what belongs to runs that were killed before they could clean up. Containers are removed with those of all tests.
+/// Removes what belongs to runs that were killed before they could clean up.
 fn remove_leftovers() -> Result<()> {
     let namespaces = namespaces()?;
     let mut owners: Vec<String> = namespaces.iter().filter_map(|name| owner_of(name)).collect();
@@ -85,12 +86,21 @@ fn remove_leftovers() -> Result<()> {
     owners.dedup();
     for owner in owners {
         let Some(lock) = Lock::inherit(&owner)? else { continue };
+        remove_containers(&owner)?;
         remove_namespaces(&owner)?;
         let left = directory.join(&owner);
         if left.exists() {
             remove_directory(&left)?;
         }
         lock.remove();
+    }
+    Ok(())
+}
+
+fn remove_containers(owner: &str) -> Result<()> {
+    let containers = docker(&["ps", "-aq", "--filter", &format!("label={LABEL}={owner}")])?;
+    if !containers.is_empty() {
+        docker(&["rm", "-f", "-v"].into_iter().chain(containers.lines()).collect::<Vec<_>>())?;
     }
     Ok(())
 }
@@ -138,7 +148,9 @@ mod tests {
         let owner = "quorumkv-chaos-0123456789abcdef";
         assert_eq!(owner_of(&format!("{owner}-n0")).as_deref(), Some(owner));
         assert_eq!(owner_of(owner).as_deref(), Some(owner));
-        for other in ["quorumkv-chaos-long.log", "quorumkv-chaos-", "other", "quorumkv-chaos-0123456789abcdeg"] {
+        for other in
+            ["quorumkv-chaos-long.log", "quorumkv-chaos-", "other", "quorumkv-chaos-0123456789abcdeg"]
+        {
             assert_eq!(owner_of(other), None, "{other}");
         }
     }

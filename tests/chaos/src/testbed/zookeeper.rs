@@ -75,8 +75,9 @@ impl Ensemble {
 
     fn run(&self, owner: &Owner, i: usize, image: &str) -> Result<()> {
         let servers = self.addresses.iter().enumerate();
-        let servers: Vec<_> =
-            servers.map(|(i, address)| format!("server.{}={}:2888:3888;{PORT}", i + 1, address.ip())).collect();
+        let servers: Vec<_> = servers
+            .map(|(i, address)| format!("server.{}={}:2888:3888;{PORT}", i + 1, address.ip()))
+            .collect();
         let mut arguments = vec![
             "run".to_owned(),
             "--detach".to_owned(),

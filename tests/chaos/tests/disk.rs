@@ -1,74 +1,12 @@
-//! Each fault has the effect that it is said to have, and nothing else.
+//! Each fault of a disk has the effect that it is said to have, and nothing else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use quorumkv_chaos::disk::{Disk, FailedSync, Loss};
-use quorumkv_chaos::testbed::{Harm, Node, Testbed, between};
-use quorumkv_tests::zookeeper::Slot;
-
-/// How long a packet may take that is not lost.
-const ARRIVES: Duration = Duration::from_secs(2);
-
-/// How long to wait for one that is.
-const LOST: Duration = Duration::from_millis(300);
-
-/// A socket of a node, in its namespace.
-fn socket(testbed: &Testbed, node: &Node) -> Result<UdpSocket> {
-    let address = SocketAddr::from((testbed.network().address(node.place()), 0));
-    Ok(quorumkv_chaos::testbed::within(node.namespace(), || UdpSocket::bind(address))??)
-}
-
-/// Whether a packet arrives; it is sent again where it would be a pity if it had been lost for another reason.
-fn arrives(from: &UdpSocket, to: &UdpSocket, within: Duration) -> Result<bool> {
-    to.set_read_timeout(Some(Duration::from_millis(100)))?;
-    let begun = Instant::now();
-    while begun.elapsed() < within {
-        from.send_to(b"x", to.local_addr()?)?;
-        match to.recv(&mut [0; 9]) {
-            Ok(_) => return Ok(true),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(false)
-}
-
-#[test]
-fn cuts_are_of_the_direction_that_they_name() -> Result<()> {
-    let _slot = Slot::acquire()?;
-    let testbed = Testbed::new(3, 3)?;
-    let network = testbed.network();
-    let sockets = testbed.nodes().iter().map(|node| socket(&testbed, node)).collect::<Result<Vec<_>>>()?;
-    let places: Vec<_> = testbed.nodes().iter().map(Node::place).collect();
-    let arrives = |from: usize, to: usize, within| arrives(&sockets[from], &sockets[to], within);
-    for (from, to) in [(0, 1), (1, 0), (1, 2), (2, 0)] {
-        ensure!(arrives(from, to, ARRIVES)?, "nothing was cut from {from} to {to}");
-    }
-    network.harm(Harm::Cut, &[(places[0], places[1])])?;
-    ensure!(!arrives(0, 1, LOST)?, "what was cut arrives");
-    ensure!(arrives(1, 0, ARRIVES)? && arrives(0, 2, ARRIVES)?, "another direction is cut as well");
-    // A second fault cuts the same: the first one's end does not mend it.
-    let both = between(&places[..1], &places[1..]);
-    network.harm(Harm::Cut, &both)?;
-    network.heal(Harm::Cut, &[(places[0], places[1])])?;
-    ensure!(!arrives(0, 1, LOST)? && !arrives(2, 0, LOST)?, "what is still cut arrives");
-    ensure!(arrives(1, 2, ARRIVES)?, "another direction is cut as well");
-    network.heal(Harm::Cut, &both)?;
-    ensure!(network.is_whole() && arrives(0, 1, ARRIVES)? && arrives(2, 0, ARRIVES)?, "it does not heal");
-    network.harm(Harm::Lossy, &both)?;
-    let mut arrived = 0;
-    for _ in 0..60 {
-        sockets[0].send_to(b"x", sockets[1].local_addr()?)?;
-        arrived += usize::from(sockets[1].recv(&mut [0; 9]).is_ok());
-    }
-    ensure!((20..60).contains(&arrived), "of 60 packets {arrived} arrived");
-    Ok(())
-}
 
 /// A directory with a disk mounted in it.
 fn mounted(name: &str) -> Result<Disk> {
