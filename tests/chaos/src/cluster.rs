@@ -214,9 +214,10 @@ impl Cluster {
 
     /// What a node has logged last, without what differs between nodes and times.
     fn last_words(&self, number: usize) -> String {
-        let log = self.node(number).logged();
+        let log = self.node(number).logged_since_start();
         let line = log.lines().rev().find(|line| line.starts_with("kvd: ")).unwrap_or("nothing was said");
-        let is_name = |word: &&str| word.contains('/') || word.bytes().any(|byte| byte.is_ascii_digit());
+        let has_digits = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
+        let is_name = |word: &&str| word.contains('/') || (word.len() > 4 && has_digits(word));
         let words = line.trim_start_matches("kvd: ").split_whitespace();
         words.map(|word| if is_name(&word) { "…" } else { word }).collect::<Vec<_>>().join(" ")
     }

@@ -13,7 +13,7 @@ const JUMP_S: std::ops::Range<i64> = -86_400..86_400;
 const DRIFT_PPM: std::ops::Range<i64> = -250_000..250_000;
 
 pub(super) async fn jump(context: &Context) -> Result<Done> {
-    let nodes = one_or_all(context);
+    let nodes = one_or_all(context).await;
     let seconds = context.rng().i64(JUMP_S);
     if nodes.is_empty() {
         return Ok(Done::Skipped("there is no leader"));
@@ -30,7 +30,7 @@ pub(super) async fn jump(context: &Context) -> Result<Done> {
 }
 
 pub(super) async fn drift(context: &Context) -> Result<Done> {
-    let nodes = one_or_all(context);
+    let nodes = one_or_all(context).await;
     let ppm = context.rng().i64(DRIFT_PPM);
     if nodes.is_empty() {
         return Ok(Done::Skipped("there is no leader"));

@@ -1,17 +1,20 @@
 //! What a fault is given, and what it says of itself.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::{Kind, Plan};
 use crate::cluster::Cluster;
 use crate::recorder::Recorder;
+
+/// How long a fault waits for what it needs before it is skipped.
+const SOON: Duration = Duration::from_secs(6);
 
 /// Whether all faults are to come to their ends.
 pub type Calm = watch::Receiver<bool>;
@@ -54,7 +57,7 @@ impl Log {
         self.records().clone()
     }
 
-    fn records(&self) -> MutexGuard<'_, Vec<Record>> {
+    fn records(&self) -> std::sync::MutexGuard<'_, Vec<Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,7 +73,7 @@ pub struct Context {
     pub(super) recorder: Arc<Recorder>,
     pub(super) calm: Calm,
     /// Held by whoever changes the members, or takes from a node what it had synced: of these there is one at a time.
-    pub(super) structure: Arc<AsyncMutex<()>>,
+    structure: Arc<AsyncMutex<()>>,
     /// Held by whoever stops ZooKeepers.
     pub(super) zookeepers: Arc<AsyncMutex<()>>,
 }
@@ -141,6 +144,28 @@ impl Context {
         let mut calm = self.calm.clone();
         // An error is the end of the run, which is calm as well.
         let _ = timeout(length, calm.wait_for(|calm| *calm)).await;
+    }
+
+    /// Waits until something is there that a fault needs, for a while.
+    pub(super) async fn soon<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let found = look();
+            if found.is_some() || Instant::now() >= deadline {
+                return found;
+            }
+            self.before_the_next_look().await;
+        }
+    }
+
+    /// The leader, waiting for one for a while.
+    pub(super) async fn leader(&self) -> Vec<usize> {
+        self.soon(|| self.cluster.leader()).await.into_iter().collect()
+    }
+
+    /// The right to change the members, or to take from a node what it had synced, if nobody has it soon.
+    pub(super) async fn structure(&self) -> Option<MutexGuard<'_, ()>> {
+        timeout(SOON, self.structure.lock()).await.ok()
     }
 
     /// Waits until it is time to look again whether something is so. There is no end to that: who waits for calm has one.

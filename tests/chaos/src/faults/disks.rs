@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::Done;
 use super::context::Context;
-use super::processes::{follower, leader, named, one_or_all};
+use super::processes::{leader_or_follower, named, one_or_all};
 use crate::disk::{Disk, FailedSync, Loss};
 
 /// Longer than a leader may be without a sync before it gives up its place (5 s).
@@ -30,27 +30,28 @@ async fn switch(context: &Context, nodes: Vec<usize>, what: String, on: impl Fn(
 
 pub(super) async fn slow_sync(context: &Context) -> Result<Done> {
     let delay = Duration::from_millis(context.rng().u64(10..400));
-    switch(context, one_or_all(context), format!("{delay:?} a sync"), |disk| disk.slow_syncs(delay)).await
+    switch(context, one_or_all(context).await, format!("{delay:?} a sync"), |disk| disk.slow_syncs(delay))
+        .await
 }
 
 pub(super) async fn stalled_sync(context: &Context) -> Result<Done> {
-    let nodes = if context.rng().bool() { leader(context) } else { follower(context) };
+    let nodes = leader_or_follower(context).await;
     switch(context, nodes, format!("{STALL:?} a sync"), |disk| disk.slow_syncs(STALL)).await
 }
 
 pub(super) async fn failing_sync(context: &Context) -> Result<Done> {
     let how = if context.rng().bool() { FailedSync::Keeps } else { FailedSync::Drops };
-    switch(context, one_or_all(context), format!("{how:?}"), |disk| disk.fail_syncs(how)).await
+    switch(context, one_or_all(context).await, format!("{how:?}"), |disk| disk.fail_syncs(how)).await
 }
 
 pub(super) async fn full(context: &Context) -> Result<Done> {
     let free = if context.rng().bool() { 0 } else { LITTLE };
     let what = format!("{} MiB are free", free >> 20);
-    switch(context, one_or_all(context), what, |disk| disk.leave_free(free)).await
+    switch(context, one_or_all(context).await, what, |disk| disk.leave_free(free)).await
 }
 
 pub(super) async fn power_loss(context: &Context) -> Result<Done> {
-    let nodes = if context.rng().bool() { leader(context) } else { follower(context) };
+    let nodes = leader_or_follower(context).await;
     lose_power(context, nodes).await
 }
 

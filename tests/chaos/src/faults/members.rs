@@ -7,17 +7,17 @@ use quorumkv_client::{Change, Client, Member, Members, NodeId};
 
 use super::Done;
 use super::context::Context;
-use super::structure::{id_of, settled};
+use super::structure::{id_of, settled_soon};
 use crate::cluster::Wanted;
 
 /// How long one change may take until it is looked at again.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 pub(super) async fn add_or_remove(context: &Context) -> Result<Done> {
-    let Ok(_one_at_a_time) = context.structure.try_lock() else {
+    let Some(_one_at_a_time) = context.structure().await else {
         return Ok(Done::Skipped("members are being changed"));
     };
-    let Some(members) = settled(context).await else { return Ok(Done::Skipped("a voter is away")) };
+    let Some(members) = settled_soon(context).await else { return Ok(Done::Skipped("a voter is away")) };
     let client = context.cluster.client("members", TIMEOUT)?;
     let done = if context.cluster.members().len() > context.cluster.size() {
         remove(context, &client, &members).await
@@ -64,10 +64,10 @@ async fn remove(context: &Context, client: &Client, members: &Members) -> Result
 }
 
 pub(super) async fn replace(context: &Context) -> Result<Done> {
-    let Ok(_one_at_a_time) = context.structure.try_lock() else {
+    let Some(_one_at_a_time) = context.structure().await else {
         return Ok(Done::Skipped("members are being changed"));
     };
-    let Some(members) = settled(context).await else { return Ok(Done::Skipped("a voter is away")) };
+    let Some(members) = settled_soon(context).await else { return Ok(Done::Skipped("a voter is away")) };
     let victim = context.rng().choice(context.cluster.members()).context("there are members")?;
     let old = id_of(context, &members, victim).context("everybody is a member")?;
     let Some(number) = start_spare(context)? else { return Ok(Done::Skipped("there is no node to spare")) };

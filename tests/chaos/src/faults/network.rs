@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::Done;
 use super::context::Context;
-use super::processes::{leader, named, one_or_all};
+use super::processes::{named, one_or_all};
 use crate::testbed::{Harm, Way, between, ways};
 
 async fn harm(context: &Context, harm: Harm, ways: Vec<Way>, what: String) -> Result<Done> {
@@ -42,7 +42,7 @@ pub(super) async fn one_way(context: &Context) -> Result<Done> {
         1 => (from, to) = (from[..1].to_vec(), to[..to.len().min(1)].to_vec()),
         // What the leader says arrives nowhere, or nothing arrives at the leader.
         _ => {
-            from = leader(context);
+            from = context.leader().await;
             to = context.cluster.members();
             if context.rng().bool() {
                 (from, to) = (to, from);
@@ -63,7 +63,7 @@ pub(super) async fn bridge(context: &Context) -> Result<Done> {
 }
 
 pub(super) async fn leader_alone(context: &Context) -> Result<Done> {
-    let alone = leader(context);
+    let alone = context.leader().await;
     let mut others = context.cluster.members();
     others.retain(|number| !alone.contains(number));
     let cut = between(&context.cluster.places(&alone), &context.cluster.places(&others));
@@ -77,7 +77,7 @@ pub(super) async fn lossy(context: &Context) -> Result<Done> {
 }
 
 pub(super) async fn cut_from_zookeeper(context: &Context) -> Result<Done> {
-    let nodes = one_or_all(context);
+    let nodes = one_or_all(context).await;
     let places = context.cluster.places(&nodes);
     let servers = context.cluster.testbed().ensemble().places();
     // A third of the time it is one direction only.

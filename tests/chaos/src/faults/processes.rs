@@ -17,7 +17,7 @@ const ENDING: Duration = Duration::from_secs(15);
 const READY: Duration = Duration::from_secs(20);
 
 pub(super) async fn kill_leader(context: &Context) -> Result<Done> {
-    kill(context, leader(context)).await
+    kill(context, context.leader().await).await
 }
 
 pub(super) async fn kill_follower(context: &Context) -> Result<Done> {
@@ -29,7 +29,7 @@ pub(super) async fn kill_several(context: &Context) -> Result<Done> {
 }
 
 pub(super) async fn pause_leader(context: &Context) -> Result<Done> {
-    pause(context, leader(context)).await
+    pause(context, context.leader().await).await
 }
 
 pub(super) async fn pause_follower(context: &Context) -> Result<Done> {
@@ -73,7 +73,7 @@ async fn pause(context: &Context, nodes: Vec<usize>) -> Result<Done> {
 }
 
 pub(super) async fn terminate(context: &Context) -> Result<Done> {
-    let nodes = if context.rng().bool() { leader(context) } else { follower(context) };
+    let nodes = leader_or_follower(context).await;
     let Some(claim) = claim(context, &nodes).pop() else { return Ok(Done::Skipped("another fault has it")) };
     claim.want(Wanted::Down);
     if claim.node().signal(Signal::TERM).is_err() {
@@ -109,9 +109,9 @@ pub(super) async fn rolling_restart(context: &Context) -> Result<Done> {
 }
 
 pub(super) async fn drain(context: &Context) -> Result<Done> {
-    let nodes = if context.rng().bool() { leader(context) } else { follower(context) };
+    let nodes = leader_or_follower(context).await;
     let Some(&number) = nodes.first() else { return Ok(Done::Skipped("there is none")) };
-    let client = context.cluster.client("drain", Duration::from_secs(1))?;
+    let client = context.cluster.client("drain", Duration::from_secs(3))?;
     let endpoint = context.cluster.node(number).endpoint();
     if client.drain(endpoint, false).await.is_err() {
         return Ok(Done::Skipped("it does not answer"));
@@ -130,7 +130,8 @@ pub(super) async fn drain(context: &Context) -> Result<Done> {
 /// Waits until a node that was told to has ended, or for long enough; then it is killed.
 async fn ended(claim: &Claim) {
     let deadline = Instant::now() + ENDING;
-    while claim.node().is_running() && Instant::now() < deadline {
+    // How it ended is nothing to be told: it was wanted.
+    while !matches!(claim.node().take_ended(), Ok(Some(_))) && Instant::now() < deadline {
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -139,9 +140,9 @@ fn claim(context: &Context, nodes: &[usize]) -> Vec<Claim> {
     nodes.iter().filter_map(|&number| context.cluster.claim(number)).collect()
 }
 
-/// The leader, if one is known.
-pub(super) fn leader(context: &Context) -> Vec<usize> {
-    context.cluster.leader().into_iter().collect()
+/// The leader, or another node.
+pub(super) async fn leader_or_follower(context: &Context) -> Vec<usize> {
+    if context.rng().bool() { context.leader().await } else { follower(context) }
 }
 
 /// One node that does not lead.
@@ -164,10 +165,10 @@ pub(super) fn several(context: &Context) -> Vec<usize> {
 }
 
 /// One node, or all of them once in four times.
-pub(super) fn one_or_all(context: &Context) -> Vec<usize> {
+pub(super) async fn one_or_all(context: &Context) -> Vec<usize> {
     match context.rng().u8(..4) {
         0 => context.cluster.members(),
-        1 => leader(context),
+        1 => context.leader().await,
         _ => follower(context),
     }
 }

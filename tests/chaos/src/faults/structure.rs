@@ -7,11 +7,14 @@ use quorumkv_client::{Members, NodeId};
 
 use super::Done;
 use super::context::Context;
-use super::processes::{follower, leader};
+use super::processes::follower;
 use crate::disk::Disk;
 
 /// Where segments of the log are, on a disk.
 const LOG: &str = "data/log";
+
+/// How often a fault looks whether all is in order before it is skipped.
+const LOOKS: u32 = 20;
 
 /// What stands at the beginning of each.
 const HEADER: u64 = 4096;
@@ -33,21 +36,32 @@ pub(super) fn id_of(context: &Context, members: &Members, number: usize) -> Opti
 }
 
 /// The members, if nothing is being changed and nobody lacks anything.
-pub(super) async fn settled(context: &Context) -> Option<Members> {
+async fn settled(context: &Context) -> Option<Members> {
     let members = context.cluster.ask_members().await.ok()?;
     is_settled(context, &members).then_some(members)
 }
 
+/// The same, waiting for it for a while.
+pub(super) async fn settled_soon(context: &Context) -> Option<Members> {
+    for _ in 0..LOOKS {
+        if let Some(members) = settled(context).await {
+            return Some(members);
+        }
+        context.before_the_next_look().await;
+    }
+    None
+}
+
 /// The leader or another node, and who it is, if it may lose something now.
 async fn victim(context: &Context) -> Option<(usize, NodeId)> {
-    let members = settled(context).await?;
-    let nodes = if context.rng().u8(..3) == 0 { leader(context) } else { follower(context) };
+    let members = settled_soon(context).await?;
+    let nodes = if context.rng().u8(..3) == 0 { context.leader().await } else { follower(context) };
     let &number = nodes.first()?;
     Some((number, id_of(context, &members, number)?))
 }
 
 pub(super) async fn wipe(context: &Context) -> Result<Done> {
-    let Ok(_one_at_a_time) = context.structure.try_lock() else {
+    let Some(_one_at_a_time) = context.structure().await else {
         return Ok(Done::Skipped("another node is not whole"));
     };
     let Some((number, old)) = victim(context).await else { return Ok(Done::Skipped("a voter is away")) };
@@ -66,7 +80,7 @@ pub(super) async fn wipe(context: &Context) -> Result<Done> {
 }
 
 pub(super) async fn corrupt_stopped(context: &Context) -> Result<Done> {
-    let Ok(_one_at_a_time) = context.structure.try_lock() else {
+    let Some(_one_at_a_time) = context.structure().await else {
         return Ok(Done::Skipped("another node is not whole"));
     };
     let Some((number, old)) = victim(context).await else { return Ok(Done::Skipped("a voter is away")) };
@@ -85,7 +99,7 @@ pub(super) async fn corrupt_stopped(context: &Context) -> Result<Done> {
 }
 
 pub(super) async fn corrupt_running(context: &Context) -> Result<Done> {
-    let Ok(_one_at_a_time) = context.structure.try_lock() else {
+    let Some(_one_at_a_time) = context.structure().await else {
         return Ok(Done::Skipped("another node is not whole"));
     };
     let Some((number, old)) = victim(context).await else { return Ok(Done::Skipped("a voter is away")) };

@@ -1,8 +1,10 @@
 //! One place for a `kvd`: its network namespace, its disk, its clock, and its process if one runs.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
@@ -34,6 +36,8 @@ pub struct Node {
     log: PathBuf,
     program: Program,
     process: Mutex<Option<Child>>,
+    /// How long the log was when the process was started.
+    log_before: AtomicU64,
     clock: Clock,
     disk: Disk,
 }
@@ -65,6 +69,7 @@ impl Node {
             log: owner.directory().join(format!("n{number}.log")),
             program,
             process: Mutex::new(None),
+            log_before: AtomicU64::new(0),
             clock: Clock::new(shim, &owner.directory().join(format!("n{number}.clock")))?,
             disk,
         })
@@ -129,6 +134,7 @@ impl Node {
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("open {}", self.log.display()))?;
+        self.log_before.store(log.metadata()?.len(), Ordering::Relaxed);
         let mut command = Command::new(&self.program.binary);
         // A setting of whoever runs this is none of the cluster's.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KVD_")) {
@@ -194,7 +200,22 @@ impl Node {
     /// Everything that it has logged.
     #[must_use]
     pub fn logged(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        self.logged_after(0)
+    }
+
+    /// What it has logged since it was last started.
+    #[must_use]
+    pub fn logged_since_start(&self) -> String {
+        self.logged_after(self.log_before.load(Ordering::Relaxed))
+    }
+
+    fn logged_after(&self, offset: u64) -> String {
+        let mut bytes = Vec::new();
+        // A node that was never started has logged nothing.
+        if let Ok(mut file) = File::open(&self.log) {
+            let _ = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_to_end(&mut bytes));
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Child>> {

@@ -64,9 +64,10 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let removed = remove_containers(&self.name).and_then(|()| remove_namespaces(&self.name)).and_then(|()| {
-            if self.keep.load(Ordering::Relaxed) { Ok(()) } else { remove_directory(&self.directory) }
-        });
+        let removed =
+            remove_containers(&self.name).and_then(|()| remove_namespaces(&self.name)).and_then(|()| {
+                if self.keep.load(Ordering::Relaxed) { Ok(()) } else { remove_directory(&self.directory) }
+            });
         match removed {
             Ok(()) => self.lock.remove(),
             Err(error) => eprintln!("parts of {} stay behind until the next run: {error:#}", self.name),
