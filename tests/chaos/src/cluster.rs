@@ -212,14 +212,11 @@ impl Cluster {
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner).entry(how).or_default() += 1;
     }
 
-    /// What a node has logged last, without what differs between nodes and times.
+    /// What a node has said last, since it was started.
     fn last_words(&self, number: usize) -> String {
         let log = self.node(number).logged_since_start();
         let line = log.lines().rev().find(|line| line.starts_with("kvd: ")).unwrap_or("nothing was said");
-        let has_digits = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
-        let is_name = |word: &&str| word.contains('/') || (word.len() > 4 && has_digits(word));
-        let words = line.trim_start_matches("kvd: ").split_whitespace();
-        words.map(|word| if is_name(&word) { "…" } else { word }).collect::<Vec<_>>().join(" ")
+        without_names(line.trim_start_matches("kvd: "))
     }
 
     /// Asks all nodes at once how they are.
@@ -298,6 +295,13 @@ impl Drop for Claim {
             slot.wanted = Wanted::Up;
         }
     }
+}
+
+/// What a node says, without what differs between nodes and times.
+pub(crate) fn without_names(text: &str) -> String {
+    let has_digits = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
+    let is_name = |word: &&str| word.contains('/') || (word.len() > 4 && has_digits(word));
+    text.split_whitespace().map(|word| if is_name(&word) { "…" } else { word }).collect::<Vec<_>>().join(" ")
 }
 
 fn client(nodes: &[Node], name: &str, timeout: Duration) -> Result<Client> {

@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::faults::{Kind, Record};
 use crate::recorder::tally;
 
-/// Of how nodes ended by themselves, so many ways are shown.
-const ENDS_SHOWN: usize = 12;
+/// Of texts that nodes have said, so many are shown.
+const TEXTS_SHOWN: usize = 12;
 
 /// The report of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +35,8 @@ pub struct Report {
     pub calm: Calms,
     /// How nodes ended by themselves, or because of a fault of their disk, and how often.
     pub ends: BTreeMap<String, u64>,
+    /// Why nodes found a part of what they had lost, and began anew under another identity, and how often.
+    pub losses: BTreeMap<String, u64>,
     /// What the check of the history says.
     pub checked: Option<Checked>,
     /// What contradicts what.
@@ -80,6 +82,7 @@ impl Report {
             operations: BTreeMap::new(),
             calm: Calms::default(),
             ends: BTreeMap::new(),
+            losses: BTreeMap::new(),
             checked: None,
             violation: None,
             problems: Vec::new(),
@@ -170,18 +173,25 @@ fn align_numbers(table: &mut Table) {
     }
 }
 
+/// The most frequent of some texts.
+fn counted(f: &mut Formatter<'_>, what: &str, texts: &BTreeMap<String, u64>) -> fmt::Result {
+    if texts.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "{what}:")?;
+    let mut texts: Vec<_> = texts.iter().collect();
+    texts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    for (text, count) in texts.iter().take(TEXTS_SHOWN) {
+        writeln!(f, "  {count} × {text}")?;
+    }
+    writeln!(f)
+}
+
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n\n{}\n", self.faults_table(), self.operations_table())?;
-        if !self.ends.is_empty() {
-            writeln!(f, "nodes ended by themselves:")?;
-            let mut ends: Vec<_> = self.ends.iter().collect();
-            ends.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-            for (how, count) in ends.iter().take(ENDS_SHOWN) {
-                writeln!(f, "  {count} × {how}")?;
-            }
-            writeln!(f)?;
-        }
+        counted(f, "nodes ended by themselves", &self.ends)?;
+        counted(f, "nodes found a part of what they had lost, and began anew", &self.losses)?;
         let Calms { times, longest_ms, median_ms } = self.calm;
         writeln!(
             f,

@@ -108,6 +108,7 @@ async fn run_with(options: &Options, cluster: &Arc<Cluster>) -> Result<Report> {
     report.recoveries(&storm.recoveries);
     report.problems = problems;
     report.ends = cluster.ends();
+    report.losses = verdict::losses(cluster);
     Ok(report)
 }
 
@@ -151,13 +152,7 @@ impl Storm {
     /// Lets faults happen until there were enough; returns whether it was told to end before (Ctrl-C, SIGTERM).
     async fn rage(&mut self, options: &Options) -> Result<bool> {
         let begun = Instant::now();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = std::pin::pin!(async {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-        });
+        let mut interrupted = interrupted()?;
         loop {
             let burst = self.rng.u64(BURST);
             for _ in 0..burst {
@@ -170,7 +165,7 @@ impl Storm {
                 let plan = self.schedule.next().expect("it has no end");
                 tokio::select! {
                     next = self.next_fault(plan) => next?,
-                    () = &mut interrupt => {
+                    _ = interrupted.wait_for(|told| *told) => {
                         self.quiet().await?;
                         return Ok(true);
                     }
@@ -257,8 +252,29 @@ impl Storm {
     }
 }
 
+/// Whether the run was told to end: it ends in good order then. Told twice, it ends at once, and the next run cleans up.
+fn interrupted() -> Result<watch::Receiver<bool>> {
+    let (told, is_told) = watch::channel(false);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if told.send_replace(true) {
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(is_told)
+}
+
 /// Waits until every node that belongs to the cluster serves, and writes and reads are answered.
-async fn serves(cluster: &Cluster, within: Duration) -> Result<()> {
+///
+/// # Errors
+/// They do not.
+pub async fn serves(cluster: &Cluster, within: Duration) -> Result<()> {
     let client = cluster.client("calm", Duration::from_secs(5))?;
     let members = cluster.members();
     for &number in &members {

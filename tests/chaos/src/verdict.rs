@@ -12,7 +12,7 @@ use quorumkv_history::{Action, Checked, Operation, Outcome};
 use quorumkv_tests::cluster::wait_until;
 
 use crate::clients::read;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, without_names};
 use crate::recorder::Recorder;
 
 /// How long one of the last reads may take.
@@ -39,13 +39,18 @@ pub(crate) async fn read_everything(
         for key in keys {
             let called = recorder.now();
             let outcome = read(&client, key).await;
-            if outcome == Outcome::Failed {
+            let failed = outcome == Outcome::Failed;
+            if failed {
                 problems.push(format!("n{number} does not answer a read of {key} although nothing is wrong"));
             }
             let returned = Some(recorder.now());
             let client = LAST_CLIENTS + u32::try_from(number).context("few nodes")?;
             let action = Action::Get;
             recorder.add(Operation { client, key: key.clone(), called, returned, action, outcome })?;
+            if failed {
+                // The other keys would only take as long.
+                break;
+            }
         }
         client.close().await;
     }
@@ -103,6 +108,21 @@ pub(crate) fn panics(cluster: &Cluster) -> Vec<String> {
         lines.into_iter().map(move |line| format!("n{} panicked: {line}", node.number()))
     });
     panics.collect()
+}
+
+/// Why nodes have given up who they were, and how often.
+pub(crate) fn losses(cluster: &Cluster) -> BTreeMap<String, u64> {
+    const WORDS: &str = "a part of what this node had on disk is lost: ";
+    let mut losses = BTreeMap::new();
+    for node in cluster.testbed().nodes() {
+        for line in node.logged().lines() {
+            let why = line.split_once(WORDS).and_then(|(_, rest)| rest.split_once(". It begins anew"));
+            if let Some((why, _)) = why {
+                *losses.entry(without_names(why)).or_default() += 1;
+            }
+        }
+    }
+    losses
 }
 
 /// Checks a history. A violation is shown on a page of its own, and returned as text.
