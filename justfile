@@ -22,6 +22,10 @@ fix:
 test *ARGS:
     cargo test --workspace {{ ARGS }}
 
+# Faults of every kind against real processes, with all that clients hear checked: `just chaos --faults 1000`, `--hours 8`; as root.
+chaos *ARGS:
+    cargo run --release --quiet -p quorumkv-chaos -- {{ ARGS }}
+
 # What CI runs.
 ci:
     bash .ci/run

@@ -24,7 +24,7 @@
 //! has background tasks should therefore use a multi-threaded runtime.
 
 mod containers;
-mod docker;
+pub mod docker;
 mod embedded;
 mod error;
 mod existing;
@@ -40,7 +40,7 @@ use existing::Existing;
 use servers::Servers;
 
 pub use error::ZooKeeperError;
-pub use reserve::{ReservedPort, Slot};
+pub use reserve::{Lock, ReservedPort, Slot, random};
 
 /// The variable that chooses between Docker, keeper and a ZooKeeper that runs already.
 pub const ZOOKEEPER_VARIABLE: &str = "KV_TEST_ZOOKEEPER";

@@ -50,7 +50,7 @@ pub(super) fn open(
     let has_others = data_dir.identity().membership.as_ref().is_some_and(others);
     let (data_dir, (state, journal, recovered), lost) = match open(&data_dir) {
         Ok(opened) => (data_dir, opened, None),
-        Err(error) if error.is_loss() && has_others => {
+        Err(error) if error.is_loss(&data_dir) && has_others => {
             let old = data_dir.identity().node;
             let (data_dir, aside) = data_dir.set_aside()?;
             tracing::error!(
@@ -85,9 +85,9 @@ enum OpenError {
 }
 
 impl OpenError {
-    fn is_loss(&self) -> bool {
+    fn is_loss(&self, data_dir: &DataDir) -> bool {
         match self {
-            Self::State(error) => error.is_damage(),
+            Self::State(error) => error.is_damage(&data_dir.state()),
             Self::Journal(error) => error.is_loss(),
         }
     }

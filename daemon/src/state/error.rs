@@ -1,7 +1,8 @@
 //! Why an operation on the state failed.
 
+use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quorumkv_protocol::{EntryId, Version};
 use thiserror::Error;
@@ -38,24 +39,47 @@ pub enum OpenStateError {
         found: u32,
     },
     /// The database is damaged.
-    #[error("the database is damaged")]
+    #[error("the database is damaged: {0}")]
     Content(#[from] Malformed),
     /// The database could not be opened: it is damaged, or its files cannot be used. After a loss of power (never after
     /// the end of a process) this can be a journal that was written in part and out of order.
-    #[error("cannot open the database")]
+    #[error("cannot open the database: {0}")]
     Database(#[source] fjall::Error),
 }
 
 impl OpenStateError {
-    /// Whether what was stored is damaged, or a part of it is gone.
+    /// Whether what was stored in this directory is damaged, or a part of it is gone.
+    ///
+    /// A database is written to when it is opened. The error does not tell whether it was that which failed: a medium that
+    /// gives back every file has not lost any, and a failed write or sync, which all nodes may meet at once, is none's loss.
     #[must_use]
-    pub fn is_damage(&self) -> bool {
+    pub fn is_damage(&self, directory: &Path) -> bool {
         match self {
             Self::Damaged { .. } | Self::Content(_) => true,
-            Self::Database(error) => is_damage(error),
+            Self::Database(error) => is_damage(error) && !(is_io_error(error) && is_readable(directory)),
             Self::Locked | Self::Io { .. } | Self::Format { .. } => false,
         }
     }
+}
+
+/// Whether the medium has refused something: to read, to write or to sync.
+fn is_io_error(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => is_refused(error),
+        _ => false,
+    }
+}
+
+/// Whether every file in a directory and below it can be read to its end.
+fn is_readable(directory: &Path) -> bool {
+    let read = |path: &Path| -> io::Result<bool> {
+        if path.is_dir() {
+            return Ok(is_readable(path));
+        }
+        io::copy(&mut File::open(path)?, &mut io::sink()).map(|_| true)
+    };
+    let Ok(entries) = fs::read_dir(directory) else { return false };
+    entries.into_iter().all(|entry| entry.and_then(|entry| read(&entry.path())).unwrap_or(false))
 }
 
 impl From<fjall::Error> for OpenStateError {
@@ -160,8 +184,11 @@ const fn is_content(error: &fjall::LsmError) -> bool {
 
 /// Whether the medium could not give back what was written to it.
 pub(super) fn is_medium_error(error: &io::Error) -> bool {
+    is_refused(error) || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+}
+
+fn is_refused(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-        || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
 /// Why a piece of a snapshot could not be made.

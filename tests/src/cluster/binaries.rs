@@ -29,7 +29,8 @@ static BINARIES: Mutex<Option<Binaries>> = Mutex::new(None);
 /// # Errors
 /// They do not compile.
 pub fn kvd_binary() -> Result<PathBuf, ClusterError> {
-    Ok(binaries()?.kvd)
+    // Who has one need not wait for the other.
+    env::var_os(KVD_VARIABLE).map_or_else(|| Ok(binaries()?.kvd), |given| Ok(given.into()))
 }
 
 /// The `kvctl` to test. Blocks while the binaries are built, which happens once in a process.
@@ -117,7 +118,8 @@ fn build_with(names: &[(&str, &str)], options: &[&str]) -> Result<PathBuf, Clust
     Ok(place.folder)
 }
 
-/// What the place of a test executable says: `<target>/<folder of the profile>/deps/<test>-<hash>`.
+/// What the place of an executable of cargo's says: `<target>/<folder of the profile>/deps/<test>-<hash>` is that of a test, and
+/// programs stand in the folder of the profile itself.
 #[derive(PartialEq, Eq, Debug)]
 struct Place {
     target: PathBuf,
@@ -127,7 +129,13 @@ struct Place {
 
 impl Place {
     fn of(executable: &Path) -> Option<Self> {
-        let folder = executable.parent().filter(|deps| deps.ends_with("deps"))?.parent()?;
+        let own = executable.parent()?;
+        let is_below = own.ends_with("deps") || own.ends_with("examples");
+        let folder = if is_below { own.parent()? } else { own };
+        // Cargo marks its directories.
+        if !is_below && !folder.join(".cargo-lock").exists() {
+            return None;
+        }
         let name = folder.file_name()?.to_str()?;
         // The one profile whose folder has another name.
         let profile = if name == "debug" { "dev" } else { name };

@@ -7,10 +7,10 @@ use super::ZooKeeperError;
 use super::reserve::Lock;
 
 /// The label of every container and network that tests create. Its value names the [`Lock`] of their owner.
-pub(super) const OWNER_LABEL: &str = "quorumkv.tests.owner";
+pub const OWNER_LABEL: &str = "quorumkv.tests.owner";
 
 /// Makes sure that Docker is there and answers.
-pub(super) fn check() -> Result<(), ZooKeeperError> {
+pub fn check() -> Result<(), ZooKeeperError> {
     match docker(&["version", "--format", "{{.Server.Version}}"]) {
         Ok(_) => Ok(()),
         Err(ZooKeeperError::Command { stderr, .. }) => Err(ZooKeeperError::DaemonDown { stderr }),
@@ -22,14 +22,14 @@ pub(super) fn check() -> Result<(), ZooKeeperError> {
 }
 
 /// Runs `docker` with arguments and returns what it printed.
-pub(super) fn docker<S: AsRef<str>>(arguments: &[S]) -> Result<String, ZooKeeperError> {
+pub fn docker<S: AsRef<str>>(arguments: &[S]) -> Result<String, ZooKeeperError> {
     let mut command = Command::new("docker");
     command.args(arguments.iter().map(AsRef::as_ref));
     run(&mut command)
 }
 
 /// Runs a command and returns its standard output without the last newline; what went wrong is in the error.
-pub(super) fn run(command: &mut Command) -> Result<String, ZooKeeperError> {
+pub fn run(command: &mut Command) -> Result<String, ZooKeeperError> {
     let shown = format!("{command:?}").replace('"', "");
     let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,
@@ -43,7 +43,7 @@ pub(super) fn run(command: &mut Command) -> Result<String, ZooKeeperError> {
 }
 
 /// The last lines of a container's log, for an error message.
-pub(super) fn log_tail(container: &str) -> String {
+pub fn log_tail(container: &str) -> String {
     match Command::new("docker").args(["logs", "--tail", "20", container]).output() {
         Ok(output) => String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim_end().to_owned(),
         Err(error) => format!("no log: {error}"),
@@ -51,14 +51,14 @@ pub(super) fn log_tail(container: &str) -> String {
 }
 
 /// Removes all containers of an owner with their data, and its networks.
-pub(super) fn remove_owned(owner: &str) -> Result<(), ZooKeeperError> {
+pub fn remove_owned(owner: &str) -> Result<(), ZooKeeperError> {
     let filter = format!("label={OWNER_LABEL}={owner}");
     remove(&["ps", "-aq", "--filter", &filter], &["rm", "-f", "-v"])?;
     remove(&["network", "ls", "-q", "--filter", &filter], &["network", "rm"])
 }
 
 /// Removes what test processes left behind that were killed before they could clean up.
-pub(super) fn remove_leftovers() -> Result<(), ZooKeeperError> {
+pub fn remove_leftovers() -> Result<(), ZooKeeperError> {
     let label = format!("label={OWNER_LABEL}");
     let format = format!("{{{{.Label \"{OWNER_LABEL}\"}}}}");
     let containers = docker(&["ps", "-a", "--filter", &label, "--format", &format])?;

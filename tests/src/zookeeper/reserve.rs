@@ -90,14 +90,14 @@ impl ReservedPort {
 
 /// An exclusive lock on a named file, held until it is dropped or the process ends.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     path: PathBuf,
     _file: File,
 }
 
 impl Lock {
     /// Takes the lock unless it is held.
-    pub(super) fn try_acquire(name: &str) -> Result<Option<Self>, ZooKeeperError> {
+    pub fn try_acquire(name: &str) -> Result<Option<Self>, ZooKeeperError> {
         let path = lock_path(name)?;
         let file = open(&path)?;
         match file.try_lock() {
@@ -108,7 +108,7 @@ impl Lock {
     }
 
     /// Takes the lock, waiting for it.
-    pub(super) fn acquire(name: &str) -> Result<Self, ZooKeeperError> {
+    pub fn acquire(name: &str) -> Result<Self, ZooKeeperError> {
         let path = lock_path(name)?;
         let file = open(&path)?;
         file.lock().map_err(|source| lock_error(&path, source))?;
@@ -116,19 +116,19 @@ impl Lock {
     }
 
     /// Takes the lock of a holder that died. Nothing if it lives, or if this machine never had such a lock.
-    pub(super) fn inherit(name: &str) -> Result<Option<Self>, ZooKeeperError> {
+    pub fn inherit(name: &str) -> Result<Option<Self>, ZooKeeperError> {
         if lock_path(name)?.exists() { Self::try_acquire(name) } else { Ok(None) }
     }
 
     /// Deletes the file as well. Only for names that are never used again: others may wait on the same file.
-    pub(super) fn remove(&self) {
+    pub fn remove(&self) {
         // Somebody else may have cleaned the directory; then nothing is left to do.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 /// A number that differs between threads, processes and runs.
-pub(super) fn random() -> u64 {
+pub fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 

@@ -138,13 +138,22 @@ fn a_state_that_cannot_be_opened_is_taken_for_damaged_only_if_it_is() {
     use crate::state::{Cause, OpenStateError, PersistError};
     use fjall::{Error, LsmError};
 
-    let error = |error: Error| OpenStateError::from(error).is_damage();
+    let dir = tempfile::tempdir().expect("a directory");
+    let error = |error: Error| OpenStateError::from(error).is_damage(dir.path());
     assert!(error(Error::Storage(LsmError::InvalidTrailer)));
     assert!(error(Error::Io(std::io::ErrorKind::UnexpectedEof.into())));
     assert!(!error(Error::Storage(LsmError::InvalidVersion(9))), "that of another version of fjall");
     assert!(!error(Error::InvalidVersion(None)));
     assert!(!error(Error::Io(std::io::ErrorKind::PermissionDenied.into())));
     assert!(!error(Error::Locked));
+
+    // That a medium refuses something shows a loss only if what it holds cannot be read: syncs fail, too.
+    let refused = || Error::Io(std::io::Error::from_raw_os_error(5));
+    drop(open(&dir.path().join("state")));
+    assert!(!error(refused()), "all of it can be read");
+    // What cannot be opened cannot be read, whoever asks.
+    std::os::unix::fs::symlink("nowhere", dir.path().join("state").join("table")).expect("made");
+    assert!(error(refused()), "a file cannot be read");
 
     // A write or sync that fails is never taken for damage that another state could mend: it ends the process.
     let cause = |error: Error| PersistError::from(error).cause();

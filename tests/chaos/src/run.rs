@@ -1,0 +1,298 @@
+//! A run: faults in bursts, calm after each, and a look at everything in the end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use quorumkv_tests::cluster::wait_until;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+
+use crate::clients::Clients;
+use crate::cluster::Cluster;
+use crate::faults::{Context, Done, Kind, Log, Plan, Schedule};
+use crate::recorder::Recorder;
+use crate::report::Report;
+use crate::testbed::Testbed;
+use crate::verdict;
+
+/// Nodes that stand ready to become members.
+const SPARES: usize = 2;
+
+/// Faults that go on at once, at most.
+const AT_ONCE: usize = 5;
+
+/// Faults between two times of calm.
+const BURST: std::ops::Range<u64> = 8..24;
+
+/// How long the cluster may take to form on a busy machine.
+const FORMING: Duration = Duration::from_secs(120);
+
+/// How long faults may take to end that have to run their course: a member that is to be replaced has to be, and a node that has
+/// lost its disk is to vote again.
+const ENDING: Duration = Duration::from_secs(180);
+
+/// How long a cluster that nothing is wrong with any more may take until every node serves.
+const SERVING: Duration = Duration::from_secs(60);
+
+/// What a run is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many nodes form the cluster.
+    pub nodes: usize,
+    /// Decides which faults happen when, and what clients choose.
+    pub seed: u64,
+    /// Ends after so many faults.
+    pub faults: Option<u64>,
+    /// Ends after this time.
+    pub duration: Option<Duration>,
+    /// Writes the history there, an operation a line.
+    pub history: Option<PathBuf>,
+    /// Where an HTML page is written that shows a violation.
+    pub page: PathBuf,
+}
+
+/// Runs, and looks at what came of it.
+///
+/// # Errors
+/// The test bed does not do as told. What is wrong with the cluster is in the report.
+pub async fn run(options: &Options) -> Result<Report> {
+    let size = options.nodes;
+    eprintln!("seed {}: {size} nodes and {SPARES} to spare, three ZooKeepers", options.seed);
+    let testbed = spawn_blocking(move || Testbed::new(size, size + SPARES)).await??;
+    let cluster = Cluster::new(testbed, size)?;
+    let keeper = tokio::spawn(Arc::clone(&cluster).keep_running());
+    let result = run_with(options, &cluster).await;
+    if keeper.is_finished() {
+        // It only ends with an error, which says more than what followed from it.
+        keeper.await??;
+    } else {
+        keeper.abort();
+    }
+    let report = result?;
+    if !report.is_good() {
+        eprintln!("the nodes' logs are kept in {}", cluster.testbed().keep_logs().display());
+    }
+    // Its end takes a while: containers, namespaces, mounts.
+    spawn_blocking(move || drop(cluster)).await?;
+    Ok(report)
+}
+
+async fn run_with(options: &Options, cluster: &Arc<Cluster>) -> Result<Report> {
+    serves(cluster, FORMING).await.context("the cluster does not form")?;
+    let recorder = Arc::new(Recorder::new(options.history.as_deref())?);
+    let clients = Clients::start(cluster, &recorder, options.seed)?;
+    let mut storm = Storm::new(options, cluster, &recorder);
+    let begun = Instant::now();
+    let interrupted = storm.rage(options).await?;
+    let keys = clients.stop().await?;
+    let mut problems = std::mem::take(&mut storm.problems);
+    problems.extend(verdict::read_everything(cluster, &recorder, &keys).await?);
+    problems.extend(verdict::panics(cluster));
+    let operations = recorder.take()?;
+    let took = begun.elapsed();
+    eprintln!("{} operations are being checked", operations.len());
+    let page = options.page.clone();
+    let (operations, checked) = spawn_blocking(move || {
+        let checked = verdict::check(&operations, &page);
+        (operations, checked)
+    })
+    .await?;
+    let mut report = Report::new(options.seed, options.nodes, took, interrupted);
+    report.count_faults(&storm.log.all(), &storm.skipped);
+    report.count_operations(&operations, checked?);
+    report.recoveries(&storm.recoveries);
+    report.problems = problems;
+    report.ends = cluster.ends();
+    report.losses = verdict::losses(cluster);
+    Ok(report)
+}
+
+/// Faults that go on, and what came of those that are over.
+struct Storm {
+    cluster: Arc<Cluster>,
+    recorder: Arc<Recorder>,
+    log: Arc<Log>,
+    context: Context,
+    schedule: Schedule,
+    rng: fastrand::Rng,
+    calm: watch::Sender<bool>,
+    ongoing: JoinSet<(Kind, Result<Done>)>,
+    skipped: BTreeMap<Kind, u64>,
+    recoveries: Vec<Duration>,
+    problems: Vec<String>,
+}
+
+impl Storm {
+    fn new(options: &Options, cluster: &Arc<Cluster>, recorder: &Arc<Recorder>) -> Self {
+        let (calm, is_calm) = watch::channel(false);
+        let log = Arc::new(Log::default());
+        let mut schedule = Schedule::new(options.seed);
+        let first = schedule.next().expect("it has no end");
+        Self {
+            cluster: Arc::clone(cluster),
+            recorder: Arc::clone(recorder),
+            context: Context::new(cluster, recorder, &log, is_calm, first),
+            log,
+            // From its beginning again.
+            schedule: Schedule::new(options.seed),
+            rng: fastrand::Rng::with_seed(options.seed),
+            calm,
+            ongoing: JoinSet::new(),
+            skipped: BTreeMap::new(),
+            recoveries: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Lets faults happen until there were enough; returns whether it was told to end before (Ctrl-C, SIGTERM).
+    async fn rage(&mut self, options: &Options) -> Result<bool> {
+        let begun = Instant::now();
+        let mut interrupted = interrupted()?;
+        loop {
+            let burst = self.rng.u64(BURST);
+            for _ in 0..burst {
+                let enough = options.faults.is_some_and(|faults| self.log.count() >= faults)
+                    || options.duration.is_some_and(|duration| begun.elapsed() >= duration);
+                if enough {
+                    self.quiet().await?;
+                    return Ok(false);
+                }
+                let plan = self.schedule.next().expect("it has no end");
+                tokio::select! {
+                    next = self.next_fault(plan) => next?,
+                    _ = interrupted.wait_for(|told| *told) => {
+                        self.quiet().await?;
+                        return Ok(true);
+                    }
+                }
+            }
+            self.quiet().await?;
+            if !self.problems.is_empty() {
+                return Ok(false);
+            }
+        }
+    }
+
+    async fn next_fault(&mut self, plan: Plan) -> Result<()> {
+        sleep(plan.gap).await;
+        while self.ongoing.len() >= AT_ONCE {
+            self.one_over().await?;
+        }
+        let context = self.context.with_plan(plan);
+        self.ongoing.spawn(async move { (plan.kind, plan.kind.happen(&context).await) });
+        Ok(())
+    }
+
+    async fn one_over(&mut self) -> Result<()> {
+        let Some(ended) = self.ongoing.join_next().await else { return Ok(()) };
+        let (kind, done) = ended?;
+        match done.with_context(|| format!("{} went wrong", kind.name()))? {
+            Done::Over => {}
+            Done::Skipped(_) => *self.skipped.entry(kind).or_default() += 1,
+        }
+        Ok(())
+    }
+
+    /// Ends all faults, and sees whether the cluster is well again.
+    async fn quiet(&mut self) -> Result<()> {
+        self.calm.send_replace(true);
+        let ending = async {
+            while !self.ongoing.is_empty() {
+                self.one_over().await?;
+            }
+            anyhow::Ok(())
+        };
+        match timeout(ENDING, ending).await {
+            Ok(ended) => ended?,
+            Err(_) => {
+                let left = self.unfinished();
+                self.problems.push(format!("after {ENDING:?} without further faults, {left} is not over"));
+                self.ongoing.shutdown().await;
+                return Ok(());
+            }
+        }
+        self.heal().await?;
+        let begun = Instant::now();
+        match serves(&self.cluster, SERVING).await {
+            Ok(()) => {
+                let took = begun.elapsed();
+                let (faults, operations) = (self.log.count(), self.recorder.count());
+                eprintln!(
+                    "calm: {faults} faults, {operations} operations; all served {took:.1?} after the last fault"
+                );
+                self.recoveries.push(took);
+            }
+            Err(error) => self.problems.push(format!("the cluster does not serve without faults: {error:#}")),
+        }
+        self.calm.send_replace(false);
+        Ok(())
+    }
+
+    /// What the faults say that are not over.
+    fn unfinished(&self) -> String {
+        let open = self.log.all().into_iter().filter(|record| record.to_ms == record.from_ms);
+        open.map(|record| format!("{} ({})", record.kind, record.what)).collect::<Vec<_>>().join(", ")
+    }
+
+    async fn heal(&self) -> Result<()> {
+        let cluster = Arc::clone(&self.cluster);
+        spawn_blocking(move || {
+            if !cluster.testbed().network().is_whole() {
+                bail!("a fault has left the network cut");
+            }
+            cluster.testbed().nodes().iter().for_each(|node| node.disk().heal());
+            cluster.testbed().ensemble().wait_serving()
+        })
+        .await?
+    }
+}
+
+/// Whether the run was told to end: it ends in good order then. Told twice, it ends at once, and the next run cleans up.
+fn interrupted() -> Result<watch::Receiver<bool>> {
+    let (told, is_told) = watch::channel(false);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if told.send_replace(true) {
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(is_told)
+}
+
+/// Waits until every node that belongs to the cluster serves, and writes and reads are answered.
+///
+/// # Errors
+/// They do not.
+pub async fn serves(cluster: &Cluster, within: Duration) -> Result<()> {
+    let client = cluster.client("calm", Duration::from_secs(5))?;
+    let members = cluster.members();
+    for &number in &members {
+        let ready = async || -> Result<()> {
+            let status = cluster.status(number).await?;
+            if !status.ready {
+                bail!("{}", status.remarks);
+            }
+            Ok(())
+        };
+        wait_until(within, &format!("n{number} is ready"), ready).await?;
+    }
+    let works = async || -> Result<()> {
+        client.put("calm", "calm").await?;
+        client.get("calm").await?;
+        Ok(())
+    };
+    wait_until(within, "a write and a read are answered", works).await?;
+    client.close().await;
+    Ok(())
+}
