@@ -1,4 +1,4 @@
-//! Whole clusters under random faults, in one thread, from one seed each (docs/simulation.md).
+//! Whole clusters under random faults, in one thread, from one seed each (docs/testing.md).
 //!
 //! A run has two phases. First chaos: crashes that lose what was not synced, links that break, partitions, slow disks,
 //! snapshots, an election that names two leaders at once, or none, or the worst, members that come and go, and disks that
