@@ -47,6 +47,8 @@ impl Testbed {
         let ensemble = Ensemble::start(&owner, &network)?;
         let arguments = vec![
             "--insecure".to_owned(),
+            // Nodes are drained from another namespace.
+            "--allow-remote-kill".to_owned(),
             format!("--zookeeper={}/chaos", ensemble.connect_string()),
             format!("--session-timeout={SESSION_TIMEOUT}"),
             format!("--cluster-size={cluster_size}"),

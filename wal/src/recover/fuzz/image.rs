@@ -2,12 +2,11 @@
 
 use crate::format::{LogId, Place, SEGMENT_HEADER, SegmentHeader, encode_record};
 use crate::record::{Epoch, Mark, Record};
-use crate::recover::SMALLEST_SEGMENT;
 use crate::tail::Tail;
 
 use super::disk::{Disk, open};
 
-pub(super) const SEGMENT: usize = SMALLEST_SEGMENT as usize;
+pub(super) const SEGMENT: usize = 2 * SEGMENT_HEADER;
 
 /// A record of the image.
 #[derive(Clone, Debug)]
