@@ -239,7 +239,7 @@ mod tests {
             let place = network.join(&namespace, number + 1)?;
             let address = SocketAddr::from((network.address(place), 0));
             places.push(place);
-            sockets.push(self::within(&namespace, || UdpSocket::bind(address))??);
+            sockets.push(within(&namespace, || UdpSocket::bind(address))??);
         }
         let arrives = |from: usize, to: usize, within| arrives(&sockets[from], &sockets[to], within);
         for (from, to) in [(0, 1), (1, 0), (1, 2), (2, 0)] {
