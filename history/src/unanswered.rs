@@ -89,8 +89,10 @@ impl Needs {
             add(Kind::Put { expected: 0 }, link, by, need.is_certain);
         }
         for &link in &self.seen {
-            let before = facts.previous(link).map(|before| facts.links[before]);
-            let expected = before.filter(|before| !before.is_delete).map_or(0, |before| before.version);
+            // What was deleted meanwhile meets no condition any more.
+            let before = facts.previous(link).filter(|before| !self.deletes.contains_key(before));
+            let before = before.map(|before| facts.links[before]).filter(|before| !before.is_delete);
+            let expected = before.map_or(0, |before| before.version);
             add(Kind::Put { expected }, link, deadlines.of(facts.links[link].version), true);
         }
         wishes.values_mut().for_each(|wishes| wishes.sort_by_key(|wish| wish.by));

@@ -92,6 +92,22 @@ fn an_absence_needs_a_delete_and_an_unanswered_one_is_enough_once() {
 }
 
 #[test]
+fn an_unanswered_condition_does_not_survive_a_delete() {
+    // Only the compare-and-set can have written version 3, and it needed version 1, which the delete had taken away.
+    let set = Action::CompareAndSet { expected: 1, value: "y".to_owned() };
+    let mut history = vec![
+        put("a", "x", 1, 1, 2),
+        unanswered("a", 3, Action::Delete),
+        unanswered("a", 4, set),
+        absent("a", 5, 6),
+        cas("a", 9, "z", Outcome::Mismatch { actual: 3 }, 7, 8),
+    ];
+    assert!(refused(&history).contains("whichever"));
+    history.push(Operation { client: 11, ..unanswered("a", 4, Action::Put { value: "w".to_owned() }) });
+    check(&history).expect("a put needs nothing");
+}
+
+#[test]
 fn what_is_read_was_written_there_once_and_took_effect() {
     for (history, words) in [
         (vec![found("a", "x", 1, 1, 2)], "nobody wrote"),
