@@ -8,7 +8,7 @@
 //! since versions are positions in one log. It does so twice, in ways that share only what the answers say:
 //!
 //! - `versions` lets time pass and keeps the highest version that is known to have been reached. This is the stricter one.
-//! - [`zones`] never compares versions. It looks at each key alone, and at the time during which each of its values must
+//! - [`zones()`] never compares versions. It looks at each key alone, and at the time during which each of its values must
 //!   have been there (Gibbons and Korach, Testing Shared Memories, SIAM J. Comput. 1997). It cannot tell that a write has
 //!   a lower version than one that was acknowledged before, that reads of two keys contradict each other, or which
 //!   delete an absent key is owed to.
