@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quorumkv_simulator::{Reduction, Summary, Trace};
 
 /// Seeds that every run of the tests tries, of about 30 simulated seconds each.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 2_500;
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
