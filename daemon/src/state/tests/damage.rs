@@ -138,7 +138,7 @@ fn a_state_that_cannot_be_opened_is_taken_for_damaged_only_if_it_is() {
     use crate::state::{Cause, OpenStateError, PersistError};
     use fjall::{Error, LsmError};
 
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = tempdir().expect("a directory");
     let error = |error: Error| OpenStateError::from(error).is_damage(dir.path());
     assert!(error(Error::Storage(LsmError::InvalidTrailer)));
     assert!(error(Error::Io(std::io::ErrorKind::UnexpectedEof.into())));
