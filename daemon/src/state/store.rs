@@ -139,9 +139,11 @@ impl Store {
         self.configuration.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes this the configuration of a state in which nothing is applied and that has none.
+    /// Makes this the configuration of a state in which nothing is applied and that has none. What a newcomer is told, which
+    /// knows no members, is none.
     pub(super) fn begin_with(&self, first: &Configuration) -> Result<(), ApplyError> {
-        if self.applied() == EntryId::ZERO && self.configuration() == Configuration::UNKNOWN {
+        let is_new = self.applied() == EntryId::ZERO && self.configuration() == Configuration::UNKNOWN;
+        if is_new && *first != Configuration::UNKNOWN {
             let mut batch = OwnedWriteBatch::with_capacity(self.database.clone(), 1)
                 .durability(Some(PersistMode::Buffer));
             batch.insert(&self.meta, format::CONFIGURATION, format::configuration_value(first));

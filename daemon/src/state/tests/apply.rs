@@ -215,3 +215,14 @@ fn a_first_start_that_was_interrupted_begins_again() {
     fs::remove_file(dir.path().join("state-1/version")).expect("the database's marker");
     Model::at(0).check(&open(dir.path()));
 }
+
+#[test]
+fn the_state_of_a_node_that_knows_no_members_yet_opens_again() {
+    let dir = tempdir().expect("a directory");
+    for _ in 0..2 {
+        let state = State::open(dir.path(), options()).expect("opened");
+        state.begin_with(&Configuration::UNKNOWN).expect("begin");
+        assert_eq!(state.configuration(), Configuration::UNKNOWN);
+    }
+    Model::at(0).check(&open(dir.path()));
+}
