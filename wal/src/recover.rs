@@ -188,7 +188,8 @@ pub(crate) fn open(
     }
 
     // Only from here on is anything changed.
-    if let Some(torn) = torn.as_ref().filter(|_| !Mutant::TornTailStays.on()) {
+    let stays = Mutant::TornTailStays.on() || Mutant::PredecessorIgnored.on();
+    if let Some(torn) = torn.as_ref().filter(|_| !stays) {
         cut(disk, &active, torn)?;
     }
     disk.remove(&spare_path(directory))?;

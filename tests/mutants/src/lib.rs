@@ -92,9 +92,7 @@ mutants! {
     SegmentNameNotSynced,
     /// Checksums of records are not compared.
     ChecksumIgnored,
-    /// A record is taken for one that belongs where it is found.
-    PlaceIgnored,
-    /// The checksum of the record before is not compared.
+    /// The checksum of the record before is not compared, and a torn tail is not cleared: either alone is made good by the other.
     PredecessorIgnored,
     /// Damage is taken for the torn tail that a crash leaves.
     DamageTakenForTorn,

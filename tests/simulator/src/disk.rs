@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
@@ -22,7 +23,8 @@ struct Directory {
     names: BTreeMap<String, SimFile>,
     /// What is left of that after a crash for certain.
     durable_names: BTreeMap<String, SimFile>,
-    syncs_fail: bool,
+    /// Shared with the files.
+    syncs_fail: Arc<AtomicBool>,
     made: u64,
 }
 
@@ -30,7 +32,7 @@ struct Directory {
 #[derive(Clone, Debug)]
 struct SimFile {
     content: Arc<Mutex<Content>>,
-    directory: SimDisk,
+    syncs_fail: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,10 @@ fn not_found() -> io::Error {
     io::Error::from(io::ErrorKind::NotFound)
 }
 
+fn attempt_sync(fails: &AtomicBool) -> io::Result<()> {
+    if fails.load(Relaxed) { Err(io::Error::other("the sync fails")) } else { Ok(()) }
+}
+
 impl SimDisk {
     fn lock(&self) -> MutexGuard<'_, Directory> {
         lock(&self.0)
@@ -62,13 +68,13 @@ impl SimDisk {
 
     /// From now on no sync succeeds, until the next crash or until the disk is mended.
     pub(crate) fn fail_syncs(&self, fail: bool) {
-        self.lock().syncs_fail = fail;
+        self.lock().syncs_fail.store(fail, Relaxed);
     }
 
     /// The process and the machine stop: of what was not synced, some is on the medium and some is not.
     pub(crate) fn crash(&self, rng: &mut Rng) {
         let mut directory = self.lock();
-        directory.syncs_fail = false;
+        directory.syncs_fail.store(false, Relaxed);
         // Names that were changed and not synced: all of the changes, or none.
         if rng.bool() {
             directory.names = directory.durable_names.clone();
@@ -165,8 +171,9 @@ impl Content {
 
 impl Files for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        let file = SimFile { content: Arc::default(), directory: self.clone() };
-        self.lock().names.insert(name(path), file.clone());
+        let mut directory = self.lock();
+        let file = SimFile { content: Arc::default(), syncs_fail: Arc::clone(&directory.syncs_fail) };
+        directory.names.insert(name(path), file.clone());
         Ok(Arc::new(file))
     }
 
@@ -196,9 +203,7 @@ impl Files for SimDisk {
 
     fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
         let mut directory = self.lock();
-        if directory.syncs_fail {
-            return Err(io::Error::other("the sync fails"));
-        }
+        attempt_sync(&directory.syncs_fail)?;
         directory.durable_names = directory.names.clone();
         Ok(())
     }
@@ -226,9 +231,7 @@ impl LogFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.directory.lock().syncs_fail {
-            return Err(io::Error::other("the sync fails"));
-        }
+        attempt_sync(&self.syncs_fail)?;
         lock(&self.content).sync();
         Ok(())
     }

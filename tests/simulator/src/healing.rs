@@ -15,7 +15,7 @@ const STEP: u64 = 50_000;
 /// Looks after which the election gives up a leader that was not established, and names it anew.
 const PATIENCE: u64 = 40;
 
-/// How long the cluster may take to recover, and then to answer, in microseconds.
+/// How long the cluster may take to recover, in microseconds, apart from sending all entries one by one.
 const BOUND: u64 = 30_000_000;
 
 impl World {
@@ -23,7 +23,9 @@ impl World {
     pub(crate) fn heal_and_demand_progress(&mut self) {
         self.heal();
         self.elect_a_voter();
-        let end = self.now + BOUND;
+        let Plan { sync, apply, delay, .. } = self.plan;
+        let entry = sync + apply + 2 * delay;
+        let end = self.now + BOUND + self.invariants.committed_entries() * entry;
         for step in 1.. {
             // What was begun before shows its effect before anybody looks.
             self.run_until(self.now + STEP);

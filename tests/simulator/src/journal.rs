@@ -67,8 +67,10 @@ impl Journal {
         if records.is_empty() {
             return true;
         }
+        let written = self.log().write(records.iter().map(record).collect());
+        // In the file that is being written now: it may be a new one.
         self.proven = self.log().synced_offset();
-        match self.log().write(records.iter().map(record).collect()) {
+        match written {
             Ok(()) => true,
             Err(wal::StepError::Io(_)) => false,
             Err(wal::StepError::Invalid(reason)) => panic!("the log refuses what the replica logs: {reason}"),

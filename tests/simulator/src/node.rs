@@ -54,6 +54,8 @@ pub(crate) struct Process {
     pub(crate) replica: Replica<Shared>,
     pub(crate) store: Rc<RefCell<Store>>,
     inbox: Vec<Input>,
+    /// What came from its log on disk when it started, and is in memory until it is applied.
+    pub(crate) recovered_bytes: usize,
     /// Whether it knew that its state is damaged when it was last woken.
     knew_damage: bool,
     /// Where the configuration came from that counted last.
@@ -146,10 +148,12 @@ impl World {
         let store = Rc::new(RefCell::new(node.saved.clone()));
         let replica = Replica::new(id, &recovered, Shared(Rc::clone(&store)), settings);
         let promise = replica.status().promise;
+        let recovered_bytes = replica.load().log_bytes;
         node.process = Some(Process {
             replica,
             store,
             inbox: Vec::new(),
+            recovered_bytes,
             knew_damage: false,
             configured: Version::ZERO,
             counted: Vec::new(),

@@ -67,10 +67,26 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What a run is like: mostly anything, and now and then a storm.
+    /// What a run is like: mostly anything, now and then a storm, and now and then logs that nobody can keep up with.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let plan = Self::draw_anything(rng);
-        if rng.u8(0..4) == 0 { plan.in_a_storm(rng) } else { plan }
+        let mut plan = Self::draw_anything(rng);
+        if rng.u8(0..4) == 0 {
+            plan = plan.in_a_storm(rng);
+        }
+        if rng.u8(0..6) == 0 { plan.in_arrears(rng) } else { plan }
+    }
+
+    /// Logs are trimmed as soon as they can be, and kept on disk only, while followers fall behind and get what they miss entry by
+    /// entry: where reading, trimming and restoring meet.
+    fn in_arrears(mut self, rng: &mut Rng) -> Self {
+        self.settings.cache_bytes = 0;
+        self.settings.append_bytes = 1;
+        self.settings.pipeline = rng.usize(1..3);
+        (self.clients, self.pause, self.reads) = (rng.u64(2..7), 2_000, 20);
+        (self.saves, self.trims, self.flips) = (rng.u64(4_000..40_000), 90, false);
+        (self.apply, self.sync) = (100, *rng.choice(&[2_000, 20_000]).expect("there are choices"));
+        self.partitions = Some(rng.u64(50_000..400_000));
+        self
     }
 
     /// Leaders follow one another faster than they can do anything in peace, while a few clients want one key: where what one

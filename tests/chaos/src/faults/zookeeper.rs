@@ -6,8 +6,17 @@ use super::Done;
 use super::context::Context;
 use crate::testbed::{Harm, SERVERS, between};
 
+/// What `docker` is asked to do.
+type Command = &'static [&'static str];
+
+const KILL: Command = &["kill"];
+const START: Command = &["start"];
+/// By a signal: on a busy machine `docker pause` may fail.
+const FREEZE: Command = &["kill", "--signal=STOP"];
+const THAW: Command = &["kill", "--signal=CONT"];
+
 /// Does something to servers, and takes it back in the end.
-async fn stop(context: &Context, servers: Vec<usize>, how: &'static str, back: &'static str) -> Result<Done> {
+async fn stop(context: &Context, servers: Vec<usize>, how: Command, back: Command) -> Result<Done> {
     let Ok(_one_at_a_time) = context.zookeepers.try_lock() else {
         return Ok(Done::Skipped("others are stopped already"));
     };
@@ -28,15 +37,15 @@ async fn one(context: &Context) -> Result<usize> {
 }
 
 pub(super) async fn kill_one(context: &Context) -> Result<Done> {
-    stop(context, vec![one(context).await?], "kill", "start").await
+    stop(context, vec![one(context).await?], KILL, START).await
 }
 
 pub(super) async fn kill_all(context: &Context) -> Result<Done> {
-    stop(context, (0..SERVERS).collect(), "kill", "start").await
+    stop(context, (0..SERVERS).collect(), KILL, START).await
 }
 
 pub(super) async fn pause_one(context: &Context) -> Result<Done> {
-    stop(context, vec![one(context).await?], "pause", "unpause").await
+    stop(context, vec![one(context).await?], FREEZE, THAW).await
 }
 
 pub(super) async fn partition(context: &Context) -> Result<Done> {

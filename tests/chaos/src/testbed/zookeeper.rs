@@ -111,13 +111,13 @@ impl Ensemble {
         (0..SERVERS).find(|&i| self.mode(i).as_deref() == Some("leader"))
     }
 
-    /// Has `docker` do something with servers: `kill`, `start`, `pause`, `unpause`.
+    /// Has `docker` do something with servers, like `kill` or `start`.
     ///
     /// # Errors
     /// It fails.
-    pub fn command(&self, command: &str, servers: &[usize]) -> Result<()> {
+    pub fn command(&self, command: &[&str], servers: &[usize]) -> Result<()> {
         let names = servers.iter().map(|&i| self.containers[i].as_str());
-        docker(&[command].into_iter().chain(names).collect::<Vec<_>>())?;
+        docker(&command.iter().copied().chain(names).collect::<Vec<_>>())?;
         Ok(())
     }
 
