@@ -23,8 +23,8 @@ impl World {
     pub(crate) fn heal_and_demand_progress(&mut self) {
         self.heal();
         self.elect_a_voter();
-        let Plan { sync, apply, delay, .. } = self.plan;
-        let entry = sync + apply + 2 * delay;
+        let Plan { sync, apply, task, delay, .. } = self.plan;
+        let entry = sync + apply + 2 * (task + delay);
         let end = self.now + BOUND + self.invariants.committed_entries() * entry;
         for step in 1.. {
             // What was begun before shows its effect before anybody looks.
@@ -48,6 +48,7 @@ impl World {
         self.network.blocked.clear();
         self.network.slow.clear();
         (self.plan.delayed, self.plan.duplicated) = (0, 0);
+        self.plan.task = self.plan.task.min(self.plan.sync);
         self.leave_some_away();
         let now = self.now;
         for id in self.all() {

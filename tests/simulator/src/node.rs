@@ -324,7 +324,7 @@ impl World {
 
     fn perform(&mut self, id: NodeId, task: Task) {
         let incarnation = self.nodes[&id].incarnation;
-        let pause = self.rng.u64(50..=self.plan.sync * 4);
+        let pause = self.rng.u64(50..=self.plan.task);
         match task {
             Task::ReadLog(read) => self.schedule(pause, Event::LogRead(id, incarnation, read)),
             Task::ServeChunk { to, correlation, epoch, resume } => {
@@ -514,7 +514,7 @@ impl World {
     }
 
     pub(crate) fn log_read(&mut self, id: NodeId, incarnation: u64, read: LogRead) {
-        let delay = self.rng.u64(0..2_000);
+        let delay = self.rng.u64(0..=self.plan.task);
         let node = self.node(id);
         if node.lives(incarnation) {
             let entries = node.disk.written.read(read.from, read.max_bytes);

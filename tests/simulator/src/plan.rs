@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     /// How long a sync and an application take at most.
     pub(crate) sync: u64,
     pub(crate) apply: u64,
+    /// How long it takes at most to read from the log, and to serve and store a piece of a snapshot.
+    pub(crate) task: u64,
     /// How often a client retries what it got no answer to, in a hundred.
     pub(crate) retries: u64,
     pub(crate) elections: u64,
@@ -73,7 +75,7 @@ impl Plan {
         if rng.u8(0..4) == 0 {
             plan = plan.in_a_storm(rng);
         }
-        if rng.u8(0..6) == 0 { plan.in_arrears(rng) } else { plan }
+        if rng.u8(0..5) == 0 { plan.in_arrears(rng) } else { plan }
     }
 
     /// Logs are trimmed as soon as they can be, and kept on disk only, while followers fall behind and get what they miss entry by
@@ -84,8 +86,13 @@ impl Plan {
         self.settings.pipeline = rng.usize(1..3);
         (self.clients, self.pause, self.reads) = (rng.u64(2..7), 2_000, 20);
         (self.saves, self.trims, self.flips) = (rng.u64(4_000..40_000), 90, false);
-        (self.apply, self.sync) = (100, *rng.choice(&[2_000, 20_000]).expect("there are choices"));
+        (self.apply, self.task) = (100, rng.u64(5_000..300_000));
+        // What they come to shows when all heals, so that the sooner the better.
+        self.chaos = self.chaos.min(8_000_000);
+        self.delayed = 50;
+        self.crashes = Some(rng.u64(100_000..600_000));
         self.partitions = Some(rng.u64(50_000..400_000));
+        self.breaks = Some(rng.u64(10_000..200_000));
         self
     }
 
@@ -107,6 +114,7 @@ impl Plan {
     }
 
     fn draw_anything(rng: &mut Rng) -> Self {
+        let sync = *rng.choice(&[200, 2_000, 20_000]).expect("there are choices");
         let comes_and_goes = rng.bool();
         // Where members come and go, even numbers are the hardest: two configurations that both follow the same one can have
         // majorities that do not overlap.
@@ -131,7 +139,8 @@ impl Plan {
             delay: *rng.choice(&[200, 1_000, 5_000]).expect("there are choices"),
             delayed: *rng.choice(&[0, 5, 50]).expect("there are choices"),
             duplicated: *rng.choice(&[0, 5, 50]).expect("there are choices"),
-            sync: *rng.choice(&[200, 2_000, 20_000]).expect("there are choices"),
+            sync,
+            task: sync * 4,
             apply: *rng.choice(&[100, 2_000, 20_000]).expect("there are choices"),
             retries: *rng.choice(&[20, 70, 95]).expect("there are choices"),
             elections: elections(rng),
