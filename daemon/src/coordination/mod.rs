@@ -229,6 +229,12 @@ impl Coordinator {
         self.ask(|reply| Request::Impeach { leader, reply }, within).await
     }
 
+    /// Gives up the session, and our place with it, and begins another: at any server, since each has its own idea of what there is.
+    pub fn begin_anew(&self) {
+        // With so many requests waiting, ZooKeeper does not answer: then there is soon no session to give up.
+        let _ = self.requests.try_send(Request::BeginAnew);
+    }
+
     async fn ask<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<Result<T, ResignError>>) -> Request,
@@ -332,6 +338,7 @@ mod tests {
                 let _ = handle.replace_configuration(&[], &|_| false, within).await;
                 let _ = handle.resign(within).await;
                 let _ = handle.impeach(String::new(), within).await;
+                handle.begin_anew();
                 let _ = handle.withdraw(within).await;
             });
         }

@@ -34,6 +34,8 @@ const MAX_FAILED_STEPS: usize = 10;
 pub(super) enum Request {
     /// Delete our znode and enrol again at the tail.
     Resign(oneshot::Sender<Result<(), ResignError>>),
+    /// Give up the session, and begin another.
+    BeginAnew,
     /// Delete the lowest znode, if it is of this address and ours is the next.
     Impeach { leader: String, reply: oneshot::Sender<Result<bool, ResignError>> },
 }
@@ -177,6 +179,7 @@ impl Owner {
             let state = match wake {
                 Wake::Step => None,
                 Wake::State(state) => Some(state),
+                Wake::Asked(Request::BeginAnew) => return End::Abandoned,
                 Wake::Asked(request) => {
                     self.oblige(session, request).await;
                     None
@@ -272,7 +275,7 @@ impl Owner {
             Request::Impeach { leader, reply } if !reply.is_closed() => {
                 let _ = reply.send(self.election.impeach(session, &leader).await.map_err(interrupted));
             }
-            Request::Resign(_) | Request::Impeach { .. } => {}
+            Request::Resign(_) | Request::Impeach { .. } | Request::BeginAnew => {}
         }
     }
 

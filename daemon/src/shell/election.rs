@@ -51,6 +51,8 @@ pub(super) struct Election {
     impeaching: bool,
     /// Since when this node's znode is the lowest while nobody leads.
     idle_since: Timestamp,
+    /// Since when another znode is the lowest while nobody leads.
+    stuck_since: Timestamp,
 }
 
 impl Election {
@@ -71,6 +73,7 @@ impl Election {
             resigning: false,
             impeaching: false,
             idle_since: Timestamp::ZERO,
+            stuck_since: Timestamp::ZERO,
         }
     }
 
@@ -160,8 +163,8 @@ impl Election {
         }
     }
 
-    /// Time has passed: tells the coordination whether an incumbent is to enrol before this node, and leads if this
-    /// node's znode is the lowest and yet nobody has led for a while, because a resignation failed, say.
+    /// Time has passed: tells the coordination whether an incumbent is to enrol before this node, leads if this node's znode is the
+    /// lowest and yet nobody has led for a while, because a resignation failed, say, and doubts what ZooKeeper says if another's is.
     pub(super) fn tick(&mut self, status: &Status, now: Timestamp) {
         let heard = status.leader.filter(|_| now.since(status.leader_heard) < INCUMBENT_SILENCE);
         let incumbent =
@@ -181,6 +184,27 @@ impl Election {
             self.idle_since = now;
             self.allocate(status);
         }
+        if self.is_stuck(status, heard.is_some(), now) {
+            tracing::warn!(
+                "nobody leads, and ZooKeeper names another node: asks it anew, with a new session"
+            );
+            self.coordinator.begin_anew();
+        }
+    }
+
+    /// Whether another node is first in the election and has not led for so long that what this node sees of the election may be
+    /// wrong. A ZooKeeper server that was killed at a bad moment can show, for ever and alone of all, ephemeral znodes of sessions
+    /// that have ended. Then whoever reads there waits for them, and the others wait for him.
+    fn is_stuck(&mut self, status: &Status, hears_a_leader: bool, now: Timestamp) -> bool {
+        let waits = status.role == NodeRole::Follower
+            && status.membership == Membership::Voter
+            && self.node.has_zookeeper()
+            && !(hears_a_leader || self.seated || status.damaged || self.node.is_drained());
+        let is_stuck = waits && now.since(self.stuck_since) >= self.grace * 2;
+        if !waits || is_stuck {
+            self.stuck_since = now;
+        }
+        is_stuck
     }
 
     /// A resignation came to its end. One that failed is tried again for as long as this node's znode keeps the place

@@ -89,3 +89,25 @@ async fn a_resignation_is_not_repeated_by_who_lost_the_place_or_leads_again() {
     seat.election.on_resigned(false, &status(NodeRole::Follower));
     assert!(!seat.election.resigning, "there is no place to give up");
 }
+
+#[tokio::test]
+async fn who_waits_for_another_in_vain_doubts_what_zookeeper_says() {
+    let mut seat = seat();
+    let (follower, leader) = (status(NodeRole::Follower), status(NodeRole::Leader));
+    let election = &mut seat.election;
+    election.seated = false;
+    let after = |seconds| Timestamp::ZERO + Duration::from_secs(seconds);
+    assert!(!election.is_stuck(&follower, false, after(100)), "without a session there is nothing to doubt");
+    election.node.set_zookeeper(CONNECTED);
+    assert!(!election.is_stuck(&follower, false, after(103)));
+    assert!(
+        election.is_stuck(&follower, false, after(104)),
+        "two graces of two session timeouts of a second"
+    );
+    assert!(!election.is_stuck(&follower, false, after(107)), "it has begun anew just now");
+    assert!(!election.is_stuck(&follower, true, after(107)), "it hears a leader");
+    assert!(!election.is_stuck(&follower, false, after(110)));
+    assert!(!election.is_stuck(&leader, false, after(200)), "it leads");
+    election.seated = true;
+    assert!(!election.is_stuck(&follower, false, after(300)), "it is first itself");
+}

@@ -1,6 +1,6 @@
 //! Who leads: the lowest znode, and what happens when it goes.
 
-use kvd::coordination::Event;
+use kvd::coordination::{Event, SessionState};
 use zookeeper_client::{Acls, CreateMode};
 
 use crate::node::{LONG_SESSION, Node, Observer, PATIENCE};
@@ -59,6 +59,25 @@ async fn a_node_alone_that_resigns_leads_again() {
     a.until(&Event::Elected).await;
     assert_ne!(observer.lowest().await, first);
     a.withdraw().await;
+}
+
+#[tokio::test]
+async fn who_begins_anew_gets_another_session_and_enrols_at_the_tail() {
+    let zookeeper = shared_zookeeper();
+    let observer = Observer::connect(&zookeeper.connect_string(), "anew").await;
+    let mut a = Node::start(&observer.place, 5000).await;
+    let session = a.until_connected().await;
+    a.until(&Event::Elected).await;
+    let mut b = Node::start(&observer.place, 5001).await;
+    observer.until_contenders(&[&a, &b]).await;
+    a.coordinator.begin_anew();
+    a.until(&Event::Session(SessionState::Lost)).await;
+    assert_ne!(a.until_connected().await, session);
+    b.until(&Event::Elected).await;
+    observer.until_contenders(&[&b, &a]).await;
+    for node in [a, b] {
+        node.withdraw().await;
+    }
 }
 
 #[tokio::test]
