@@ -41,6 +41,8 @@ struct Client {
     seen: Version,
     /// What it waits for.
     current: Option<Token>,
+    /// What that is, and how often it was sent.
+    request: Option<(What, u32)>,
 }
 
 /// Something that was sent to a node.
@@ -71,6 +73,7 @@ impl Clients {
             since: Version::ZERO,
             seen: Version::ZERO,
             current: None,
+            request: None,
         };
         Self {
             clients: (0..count.max(1)).map(client).collect(),
@@ -151,8 +154,9 @@ impl World {
         let Some(node) = leader.filter(|_| knows).or_else(|| self.pick(&nodes)) else { return };
         let timeout = self.rng.u64(50_000..1_500_000);
         let transit = if self.chance(1, 30) { self.rng.u64(0..1_000_000) } else { self.rng.u64(100..3_000) };
-        let token = self.issue(client, node, what, tries, timeout);
-        self.clients.client(client).current = Some(token);
+        let token = self.issue(client, node, what.clone(), tries, timeout);
+        let asker = self.clients.client(client);
+        (asker.current, asker.request) = (Some(token), Some((what, tries)));
         self.schedule(transit, Event::ClientArrives(token));
         self.schedule(timeout + 60_000, Event::ClientTimeout(token));
     }
@@ -211,7 +215,7 @@ impl World {
         let waiting =
             (0..self.plan.clients).find(|&client| self.clients.client(client).current == Some(token));
         if let Some(client) = waiting {
-            let retry = self.clients.tokens.get(&token).map(|sent| (sent.what.clone(), sent.tries));
+            let retry = self.clients.client(client).request.take();
             self.go_on(client, retry);
         }
     }
@@ -234,6 +238,10 @@ impl World {
             return;
         }
         let sent = self.clients.tokens.remove(&token).expect("a request is answered once");
+        // Of what is demanded after all has healed, nothing is lost.
+        if !self.healed && self.chance(1, 20) {
+            return self.note(|_| format!("the answer to t{} is lost: {}", token.0, render::reply(&reply)));
+        }
         self.note(|_| format!("client {} hears of t{}: {}", sent.client, token.0, render::reply(&reply)));
         let waits = self.clients.client(sent.client).current == Some(token);
         let answered = self.hear(token, &sent, reply);
@@ -249,6 +257,13 @@ impl World {
         let known = match (&sent.what, reply) {
             (What::Write(write), Reply::Written { outcome, version }) => {
                 self.summary.writes += 1;
+                self.summary.retries += u64::from(sent.tries > 1);
+                let committed = self.invariants.committed_entries();
+                assert!(
+                    version.get() <= committed,
+                    "{} is acknowledged before it is committed",
+                    write.request
+                );
                 self.summary.mismatches +=
                     u64::from(matches!(outcome, quorumkv_protocol::entry::Outcome::Mismatch { .. }));
                 history.ends(token, Seen::Written { request: write.request, outcome, version });

@@ -12,7 +12,7 @@ use crate::world::World;
 /// Between two looks at how far the cluster is, in microseconds.
 const STEP: u64 = 50_000;
 
-/// Looks after which the election gives up a leader that was not established, and names it anew.
+/// Looks after which the election gives up who was not established, or cannot do its work, and names another.
 const PATIENCE: u64 = 40;
 
 /// How long the cluster may take to recover, in microseconds, apart from sending all entries one by one.
@@ -31,10 +31,9 @@ impl World {
             self.run_until(self.now + STEP);
             match self.leader() {
                 Some(leader) if self.is_calm(leader) && self.is_linked() => break,
-                // One that was removed, or that others have promised to leave, makes room for another.
+                Some(leader) if self.is_accepted(leader) => self.tidy_up(leader),
                 _ if step % PATIENCE == 0 => self.elect_a_voter(),
-                Some(leader) => self.tidy_up(leader),
-                None => {}
+                _ => {}
             }
             assert!(self.now < end, "the cluster does not recover: {}", self.describe());
         }
@@ -93,6 +92,15 @@ impl World {
         self.counter = self.counter.max(seen.unwrap_or(0)) + 1;
         let counter = self.counter;
         self.input(chosen, Input::Lead { counter });
+    }
+
+    /// Whether a leader can do its work: it is a voter, and no member has promised a later epoch. Otherwise another one is elected.
+    fn is_accepted(&self, leader: NodeId) -> bool {
+        let Some(process) = &self.nodes[&leader].process else { return false };
+        let (configuration, promise) = (process.replica.configuration(), process.replica.status().promise);
+        let follows =
+            |(id, status): (NodeId, Status)| configuration.member(id).is_none() || status.promise <= promise;
+        configuration.is_voter(leader) && self.statuses().all(follows)
     }
 
     fn statuses(&self) -> impl Iterator<Item = (NodeId, Status)> {

@@ -67,9 +67,13 @@ impl Journal {
         if records.is_empty() {
             return true;
         }
+        let before = self.log().synced_offset();
         let written = self.log().write(records.iter().map(record).collect());
-        // In the file that is being written now: it may be a new one.
         self.proven = self.log().synced_offset();
+        if self.proven < before {
+            // A new file was begun, and what is written to it proves nothing yet.
+            self.witnessed = 0;
+        }
         match written {
             Ok(()) => true,
             Err(wal::StepError::Io(_)) => false,
@@ -95,7 +99,10 @@ impl Journal {
     pub(crate) fn reads_as(&self, entries: &[Arc<Entry>]) -> bool {
         let (Some(first), Some(log)) = (entries.first(), &self.log) else { return true };
         let Ok(found) = log.reader().read(first.id.version.get(), u64::MAX) else { return false };
-        entries.iter().zip(&found).all(|(entry, found)| mark(entry.id) == found.mark)
+        let is_same = |(entry, found): (&Arc<Entry>, &wal::Entry)| {
+            mark(entry.id) == found.mark && payload(&entry.body) == found.payload
+        };
+        found.len() >= entries.len() && entries.iter().zip(&found).all(is_same)
     }
 
     pub(crate) fn fail_syncs(&self, fail: bool) {

@@ -89,6 +89,11 @@ impl Mutants {
         let failing = (0..self.seeds)
             .find_map(|seed| quorumkv_simulator::run(seed, &Reduction::default(), Trace::Off).err());
         quorumkv_mutants::switch_for_this_thread(None);
+        if let Some(failure) = &failing
+            && let Err(failure) = quorumkv_simulator::run(failure.seed, &Reduction::default(), Trace::Off)
+        {
+            panic!("this has nothing to do with {}: {failure}", mutant.name());
+        }
         let seeds = failing.as_ref().map_or(self.seeds, |failure| failure.seed + 1);
         Hunted { mutant, seeds, took: began.elapsed(), failure: failing }
     }

@@ -204,7 +204,7 @@ fn settings(rng: &mut Rng) -> Settings {
         append_bytes: *rng.choice(&[1, 1, 500, 1 << 20]).expect("there are choices"),
         backlog_bytes: *rng.choice(&[1_000, 5_000, 1 << 20]).expect("there are choices"),
         cache_bytes: *rng.choice(&[0, 1_000, 1 << 20]).expect("there are choices"),
-        reads: 64,
+        reads: *rng.choice(&[2, 64, 64, 64]).expect("there are choices"),
         compare: Duration::from_millis(rng.u64(20..200)),
         compare_bytes: rng.u32(1..20),
         catch_up: rng.u64(0..20),

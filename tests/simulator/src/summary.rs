@@ -13,7 +13,11 @@ pub struct Summary {
     pub(crate) events: u64,
     pub(crate) commits: u64,
     pub(crate) writes: u64,
+    /// Writes that were acknowledged when they were sent again.
+    pub(crate) retries: u64,
     pub(crate) reads: u64,
+    /// Keys of which the checker does not know whether their history is linearizable.
+    pub(crate) undecided: u64,
     pub(crate) conflicts: u64,
     pub(crate) scans: u64,
     pub(crate) epochs: u64,
@@ -48,13 +52,15 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn counts(&mut self) -> [(&'static str, &mut u64); 35] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 37] {
         [
             ("micros", &mut self.micros),
             ("events", &mut self.events),
             ("commits", &mut self.commits),
             ("writes", &mut self.writes),
+            ("retries", &mut self.retries),
             ("reads", &mut self.reads),
+            ("undecided", &mut self.undecided),
             ("conflicts", &mut self.conflicts),
             ("scans", &mut self.scans),
             ("epochs", &mut self.epochs),
@@ -111,7 +117,7 @@ impl Summary {
             .clone()
             .counts()
             .into_iter()
-            .filter(|(_, count)| **count == 0)
+            .filter(|(name, count)| **count == 0 && *name != "undecided")
             .map(|(name, _)| name)
             .collect();
         assert!(never.is_empty(), "what should be tried never happened: {}", never.join(", "));

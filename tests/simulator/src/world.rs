@@ -148,7 +148,7 @@ impl World {
         self.run_until(end);
         self.heal_and_demand_progress();
         self.invariants.check_history(&self.clients.history);
-        self.clients.operations.check();
+        self.summary.undecided += self.clients.operations.check();
         self.summary.commits = self.invariants.committed_entries();
         self.summary.replacements = self.invariants.replacements();
         self.summary.micros = self.now;

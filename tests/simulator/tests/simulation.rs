@@ -29,7 +29,12 @@ fn clusters_survive_chaos_and_agree_after_it() {
                     if seed >= SEEDS {
                         return;
                     }
-                    let summary = run(seed);
+                    let ended = quorumkv_simulator::run(seed, &Reduction::default(), Trace::Off);
+                    let summary = ended.unwrap_or_else(|_| {
+                        next.store(SEEDS, Ordering::Relaxed);
+                        let failure = quorumkv_simulator::shrink(seed).failure;
+                        panic!("{failure}\nTo see what happened: just sim {seed}")
+                    });
                     total.lock().expect("no run panics").add(&summary);
                 }
             });
@@ -38,11 +43,4 @@ fn clusters_survive_chaos_and_agree_after_it() {
     let total = total.into_inner().expect("no run panics");
     println!("{SEEDS} seeds, {:.4} simulated years: {total}", total.years());
     total.assert_covers_everything();
-}
-
-fn run(seed: u64) -> Summary {
-    match quorumkv_simulator::run(seed, &Reduction::default(), Trace::Off) {
-        Ok(summary) => summary,
-        Err(failure) => panic!("{failure}\nTo see what happened: just sim {seed}"),
-    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorumkv_protocol::entry::Entry;
-use quorumkv_protocol::{EntryId, NodeId};
+use quorumkv_protocol::{EntryId, NodeId, Version};
 use quorumkv_replica::LogRecord;
 
 use super::commits::Commits;
@@ -22,10 +22,13 @@ impl Entries {
         for record in records {
             match record {
                 LogRecord::Promise(_) => {}
-                LogRecord::Base(base) => last = *base,
+                LogRecord::Base(base) => {
+                    check_dropped(id, before, base.version.next(), *base, commits);
+                    last = *base;
+                }
                 LogRecord::Entry(entry) => {
                     if entry.id.version <= last.version {
-                        check_dropped(id, before, entry.id, commits);
+                        check_dropped(id, before, entry.id.version, entry.id, commits);
                     }
                     let previous = if entry.id.version <= last.version {
                         before.id_at(entry.id.version.previous()).unwrap_or(EntryId::ZERO)
@@ -49,10 +52,10 @@ impl Entries {
     }
 }
 
-/// What the log holds from this version on gives way to another entry: none of it may be committed.
-fn check_dropped(id: NodeId, before: &Image, by: EntryId, commits: &Commits) {
+/// What the log holds from this version on gives way to another entry, or to a snapshot: none of it may be committed.
+fn check_dropped(id: NodeId, before: &Image, from: Version, by: EntryId, commits: &Commits) {
     let committed = commits.entries().len() as u64;
-    let dropped = before.entries.iter().rev().take_while(|entry| entry.id.version >= by.version);
+    let dropped = before.entries.iter().rev().take_while(|entry| entry.id.version >= from);
     for entry in dropped.filter(|entry| entry.id.version.get() <= committed && entry.id != by) {
         let known = commits.entry(entry.id.version).id;
         assert!(known != entry.id, "{id} drops {known}, which is committed, for {by}");
