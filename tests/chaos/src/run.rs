@@ -93,6 +93,9 @@ async fn run_with(options: &Options, cluster: &Arc<Cluster>) -> Result<Report> {
     let mut problems = std::mem::take(&mut storm.problems);
     problems.extend(verdict::read_everything(cluster, &recorder, &keys).await?);
     problems.extend(verdict::panics(cluster));
+    let losses = verdict::losses(cluster);
+    problems.extend(losses.problems);
+    problems.extend(cluster.problems());
     let operations = recorder.take()?;
     let took = begun.elapsed();
     eprintln!("{} operations are being checked", operations.len());
@@ -108,7 +111,7 @@ async fn run_with(options: &Options, cluster: &Arc<Cluster>) -> Result<Report> {
     report.recoveries(&storm.recoveries);
     report.problems = problems;
     report.ends = cluster.ends();
-    report.losses = verdict::losses(cluster);
+    report.losses = losses.reasons;
     Ok(report)
 }
 
@@ -172,7 +175,7 @@ impl Storm {
                 }
             }
             self.quiet().await?;
-            if !self.problems.is_empty() {
+            if !self.problems.is_empty() || !self.cluster.problems().is_empty() {
                 return Ok(false);
             }
         }
