@@ -16,7 +16,7 @@ const MOST: usize = 20_000;
 const COST: usize = 1_000_000_000;
 
 /// What was found to hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// Operations in the history.
     pub operations: u64,
@@ -28,6 +28,8 @@ pub struct Checked {
     pub searched: u64,
     /// Those of them for which there were too many ways. Nothing about them is known to be wrong.
     pub undecided: u64,
+    /// Which ones.
+    pub undecided_keys: Vec<String>,
 }
 
 /// Checks that a history is linearizable, in the order of versions.
@@ -97,7 +99,10 @@ fn search_keys(
         let operations: Vec<Operation> = of_key.map(|(operation, _)| operation.clone()).collect();
         match explained(&operations) {
             Some(true) => {}
-            None => checked.undecided += 1,
+            None => {
+                checked.undecided += 1;
+                checked.undecided_keys.extend(operations.first().map(|operation| operation.key.clone()));
+            }
             Some(false) => return Err(fewest(operations)),
         }
     }

@@ -2,17 +2,18 @@
 //! themselves is watched.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use quorumkv_client::{Client, Members, NodeRole, NodeStatus};
+use quorumkv_client::{Client, Members, NodeId, NodeRole, NodeStatus};
+use rustix::process::Signal;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
-use crate::testbed::{Node, Place, Testbed};
+use crate::ends::{self, Done};
+use crate::testbed::{Killed, Node, Place, Testbed};
 
 /// How often ended nodes are looked for, and statuses asked.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,8 +27,11 @@ const STATUS_TIMEOUT: Duration = Duration::from_millis(400);
 /// How long asking for the members may take.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a node ends with that was removed.
-const REMOVED: i32 = 3;
+/// How long a node may take to end in good order: it drains for 3 s, and connections get 2 s to end.
+const ENDING: Duration = Duration::from_secs(15);
+
+/// What a node logs just before it listens to SIGTERM.
+const STARTS: &str = " starts node=";
 
 /// Whether a node is to run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +50,12 @@ struct Slot {
     /// The fault that has its hands on the process.
     claimed: bool,
     status: Option<NodeStatus>,
+    /// Who it said last that it is.
+    identity: Option<NodeId>,
+    /// Whether it may be another from now on: its disk was wiped, or a byte of its log is not what it was.
+    may_be_another: bool,
+    /// What was done to it; of that, what ends with a process only as long as that runs.
+    done: Done,
     /// When it may be started again.
     start_at: Instant,
 }
@@ -58,6 +68,10 @@ pub struct Cluster {
     slots: Mutex<Vec<Slot>>,
     /// How nodes have ended by themselves, and how often.
     ends: Mutex<BTreeMap<String, u64>>,
+    /// What is wrong with the nodes, and how often it was seen.
+    problems: Mutex<BTreeMap<String, u64>>,
+    /// Segments of which a byte is not what it was, and at which nodes.
+    flipped: Mutex<Vec<(usize, String)>>,
     observer: Client,
 }
 
@@ -71,11 +85,22 @@ impl Cluster {
             wanted: if number < size { Wanted::Up } else { Wanted::Spare },
             claimed: false,
             status: None,
+            identity: None,
+            may_be_another: false,
+            done: Done::default(),
             start_at: Instant::now(),
         };
         let observer = client(testbed.nodes(), "observer", STATUS_TIMEOUT)?;
         let slots = Mutex::new((0..testbed.nodes().len()).map(slot).collect());
-        Ok(Arc::new(Self { testbed, size, slots, ends: Mutex::default(), observer }))
+        Ok(Arc::new(Self {
+            testbed,
+            size,
+            slots,
+            ends: Mutex::default(),
+            problems: Mutex::default(),
+            flipped: Mutex::default(),
+            observer,
+        }))
     }
 
     /// Where it runs.
@@ -166,6 +191,42 @@ impl Cluster {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What is wrong with the nodes: ends and changes of identity that nothing explains which was done to them.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = |count| if count > 1 { format!(" ({count} times)") } else { String::new() };
+        problems.iter().map(|(problem, &count)| format!("{problem}{}", times(count))).collect()
+    }
+
+    /// Says that something is wrong.
+    pub(crate) fn object(&self, problem: String) {
+        *self.problems.lock().unwrap_or_else(PoisonError::into_inner).entry(problem).or_default() += 1;
+    }
+
+    /// A fault is going to remove a node from the cluster: from now on it may end for that reason.
+    pub fn let_go(&self, number: usize) {
+        self.slots()[number].done.let_go = true;
+    }
+
+    /// A byte of a segment of a node's log is going to change: the node may give up who it is, and say that it is that segment.
+    pub fn damage(&self, number: usize, segment: &str) {
+        self.slots()[number].may_be_another = true;
+        let mut flipped = self.flipped.lock().unwrap_or_else(PoisonError::into_inner);
+        flipped.push((number, segment.to_owned()));
+    }
+
+    /// What was damaged at a node is gone, and the node is who it was: there is no reason any more to be another.
+    pub fn is_whole(&self, number: usize) {
+        self.slots()[number].may_be_another = false;
+    }
+
+    /// The segments of a node of which a byte was ever changed.
+    pub(crate) fn damaged(&self, number: usize) -> Vec<String> {
+        let flipped = self.flipped.lock().unwrap_or_else(PoisonError::into_inner);
+        flipped.iter().filter(|(node, _)| *node == number).map(|(_, name)| name.clone()).collect()
+    }
+
     /// Starts what is to run and does not, and keeps asking the nodes how they are, for ever.
     ///
     /// # Errors
@@ -182,7 +243,7 @@ impl Cluster {
     fn restart_ended(&self) -> Result<()> {
         for (number, node) in self.testbed.nodes().iter().enumerate() {
             if let Some(status) = node.take_ended()? {
-                self.note_end(number, status);
+                self.note_end(number, status, false);
             }
             let due = {
                 let slots = self.slots();
@@ -195,20 +256,30 @@ impl Cluster {
         Ok(())
     }
 
-    fn note_end(&self, number: usize, status: ExitStatus) {
-        let slot = &mut self.slots()[number];
-        slot.start_at = Instant::now() + RESTART;
-        if status.code() == Some(REMOVED) {
-            slot.wanted = Wanted::Spare;
-        }
-        // Where a fault stops it, it ends as it is told.
-        if slot.wanted == Wanted::Down && status.success() {
+    /// Judges how a process has ended.
+    fn note_end(&self, number: usize, status: ExitStatus, killed: bool) {
+        let done = {
+            let slot = &mut self.slots()[number];
+            slot.start_at = Instant::now() + RESTART;
+            let done = Done { killed, troubled: self.node(number).was_troubled(), ..slot.done };
+            // The next process has heard nothing.
+            (slot.done.told_to_end, slot.done.told_early) = (false, false);
+            if done.let_go && ends::was_removed(status) {
+                slot.wanted = Wanted::Spare;
+            }
+            done
+        };
+        let is_explained = ends::is_explained(status, done);
+        if is_explained && (killed || done.told_to_end) && !ends::was_removed(status) {
             return;
         }
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit code {code}: {}", self.last_words(number)),
-            (None, signal) => format!("signal {}", signal.unwrap_or_default()),
+        let how = match status.code() {
+            Some(_) => format!("{}: {}", ends::named(status), self.last_words(number)),
+            None => ends::named(status),
         };
+        if !is_explained {
+            self.object(format!("n{number} ended, which nothing explains that was done to it: {how}"));
+        }
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner).entry(how).or_default() += 1;
     }
 
@@ -232,8 +303,25 @@ impl Cluster {
         }
         while let Some(answer) = asked.join_next().await {
             let Ok((number, status)) = answer else { continue };
+            if let Some(status) = &status {
+                self.note_identity(number, status.node);
+            }
             self.slots()[number].status = status;
         }
+    }
+
+    /// A node that gives up who it was needs a reason, since with it goes what it had promised.
+    fn note_identity(&self, number: usize, identity: NodeId) {
+        let slot = &mut self.slots()[number];
+        if slot.identity == Some(identity) {
+            return;
+        }
+        if slot.identity.is_some() && !slot.may_be_another {
+            self.object(format!(
+                "n{number} is another now, although neither was its disk wiped nor a byte of its log flipped"
+            ));
+        }
+        (slot.identity, slot.may_be_another) = (Some(identity), false);
     }
 
     fn with(&self, holds: impl Fn(&Slot) -> bool) -> Vec<usize> {
@@ -271,7 +359,62 @@ impl Claim {
     /// The system does not say how it ended.
     pub async fn kill(&self) -> Result<bool> {
         self.want(Wanted::Down);
-        self.blocking(|node| node.kill()).await?
+        let Some(Killed { ran, status }) = self.blocking(|node| node.kill()).await?? else {
+            return Ok(false);
+        };
+        // It may have come to an end of its own just before.
+        self.cluster.note_end(self.number, status, ran);
+        Ok(ran)
+    }
+
+    /// Has the node end in good order, and waits until it has; it stays down until it is wanted again. One that does not end in
+    /// time is killed, and unless its disk was slow meanwhile, that is wrong. Returns whether it ran.
+    ///
+    /// # Errors
+    /// The system does not say how it ended.
+    pub async fn terminate(&self) -> Result<bool> {
+        self.want(Wanted::Down);
+        let node = self.node();
+        let told_early = !node.logged_since_start().contains(STARTS);
+        {
+            let done = &mut self.cluster.slots()[self.number].done;
+            (done.told_to_end, done.told_early) = (true, told_early);
+        }
+        if node.signal(Signal::TERM).is_err() {
+            let done = &mut self.cluster.slots()[self.number].done;
+            (done.told_to_end, done.told_early) = (false, false);
+            return Ok(false);
+        }
+        let deadline = Instant::now() + ENDING;
+        let mut was_slow = false;
+        loop {
+            was_slow |= node.disk().is_slow();
+            if let Some(status) = node.take_ended()? {
+                self.cluster.note_end(self.number, status, false);
+                return Ok(true);
+            }
+            // Who keeps the cluster running may have seen it first.
+            if !node.is_running() {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        if !was_slow {
+            let number = self.number;
+            self.cluster.object(format!("n{number} did not end within {ENDING:?} after SIGTERM"));
+        }
+        self.kill().await?;
+        Ok(true)
+    }
+
+    /// All that the node had is taken from it: it is not who it was, and nothing that was done to that one concerns it.
+    pub fn begin_anew(&self) {
+        self.node().disk().clear();
+        let slot = &mut self.cluster.slots()[self.number];
+        (slot.may_be_another, slot.done) = (true, Done::default());
     }
 
     /// Does something with the node that may block.

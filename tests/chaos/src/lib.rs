@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod cluster;
 pub mod disk;
+mod ends;
 pub mod faults;
 pub mod recorder;
 pub mod report;

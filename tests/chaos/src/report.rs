@@ -14,6 +14,9 @@ use crate::recorder::tally;
 /// Of texts that nodes have said, so many are shown.
 const TEXTS_SHOWN: usize = 12;
 
+/// How often it was a kind's turn and it made no sense, and why.
+pub(crate) type Skipped = BTreeMap<(Kind, &'static str), u64>;
+
 /// The report of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -46,12 +49,14 @@ pub struct Report {
 }
 
 /// What is told of one kind of faults.
-#[derive(Clone, Copy, Default, Debug, Serialize)]
+#[derive(Clone, Default, Debug, Serialize)]
 pub struct OfKind {
     /// How many there were.
     pub faults: u64,
     /// How often it was this kind's turn and it made no sense.
     pub skipped: u64,
+    /// Why, and how often.
+    pub skips: BTreeMap<&'static str, u64>,
     /// How long they lasted, on average, in milliseconds.
     pub mean_ms: u64,
     /// The longest time without an acknowledged write of which a part lies within one, in milliseconds. Other faults went on at
@@ -95,7 +100,7 @@ impl Report {
         self.violation.is_none() && self.problems.is_empty()
     }
 
-    pub(crate) fn count_faults(&mut self, records: &[Record], skipped: &BTreeMap<Kind, u64>) {
+    pub(crate) fn count_faults(&mut self, records: &[Record], skipped: &Skipped) {
         self.faults = records.len() as u64;
         self.kinds = Kind::ALL.iter().map(|kind| (kind.name(), OfKind::default())).collect();
         for record in records {
@@ -108,15 +113,20 @@ impl Report {
         for of_kind in self.kinds.values_mut() {
             of_kind.mean_ms = of_kind.mean_ms.checked_div(of_kind.faults).unwrap_or(0);
         }
-        for (kind, count) in skipped {
-            self.kinds.entry(kind.name()).or_default().skipped = *count;
+        for (&(kind, why), &count) in skipped {
+            let of_kind = self.kinds.entry(kind.name()).or_default();
+            of_kind.skipped += count;
+            of_kind.skips.insert(why, count);
         }
     }
 
     pub(crate) fn count_operations(&mut self, operations: &[Operation], checked: Result<Checked, String>) {
         self.operations = tally(operations);
         match checked {
-            Ok(checked) => self.checked = Some(checked),
+            Ok(checked) => {
+                self.problems.extend(undecided(&checked));
+                self.checked = Some(checked);
+            }
             Err(violation) => self.violation = Some(violation),
         }
     }
@@ -167,6 +177,14 @@ impl Report {
     }
 }
 
+/// That no contradiction was found shows nothing where it was not searched to the end.
+fn undecided(checked: &Checked) -> Option<String> {
+    let keys = checked.undecided_keys.join(", ");
+    (checked.undecided > 0).then(|| {
+        format!("whether the answers about {keys} fit an order would take too long to find out: nothing is known of them")
+    })
+}
+
 fn align_numbers(table: &mut Table) {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -190,6 +208,10 @@ fn counted(f: &mut Formatter<'_>, what: &str, texts: &BTreeMap<String, u64>) -> 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n\n{}\n", self.faults_table(), self.operations_table())?;
+        let skips = self.kinds.iter().flat_map(|(name, of_kind)| {
+            of_kind.skips.iter().map(move |(why, &count)| (format!("{name}: {why}"), count))
+        });
+        counted(f, "faults that made no sense at their moment", &skips.collect())?;
         counted(f, "nodes ended by themselves", &self.ends)?;
         counted(f, "nodes found a part of what they had lost, and began anew", &self.losses)?;
         let Calms { times, longest_ms, median_ms } = self.calm;
@@ -210,5 +232,35 @@ impl Display for Report {
             ),
             (None, None) => writeln!(f, "the history was not checked"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report::new(1, 3, Duration::from_secs(1), false)
+    }
+
+    #[test]
+    fn an_undecided_key_is_no_success() {
+        let mut good = report();
+        good.count_operations(&[], Ok(Checked::default()));
+        assert!(good.is_good());
+        let mut open = report();
+        let undecided_keys = vec!["era-00003/key-2".to_owned()];
+        open.count_operations(&[], Ok(Checked { undecided: 1, undecided_keys, ..Checked::default() }));
+        assert!(!open.is_good() && open.violation.is_none());
+        assert!(open.to_string().contains("WRONG: whether the answers about era-00003/key-2"), "{open}");
+    }
+
+    #[test]
+    fn what_was_skipped_is_told_with_its_reasons() {
+        let mut report = report();
+        let skipped = [((Kind::Wipe, "a voter is away"), 2), ((Kind::Wipe, "another fault has it"), 1)];
+        report.count_faults(&[], &Skipped::from(skipped));
+        assert_eq!(report.kinds["lost-disk"].skipped, 3);
+        assert!(report.to_string().contains("2 × lost-disk: a voter is away"), "{report}");
     }
 }

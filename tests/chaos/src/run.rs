@@ -1,11 +1,12 @@
 //! A run: faults in bursts, calm after each, and a look at everything in the end.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use quorumkv_client::Client;
 use quorumkv_tests::cluster::wait_until;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use crate::clients::Clients;
 use crate::cluster::Cluster;
 use crate::faults::{Context, Done, Kind, Log, Plan, Schedule};
 use crate::recorder::Recorder;
-use crate::report::Report;
+use crate::report::{Report, Skipped};
 use crate::testbed::Testbed;
 use crate::verdict;
 
@@ -38,6 +39,9 @@ const ENDING: Duration = Duration::from_secs(180);
 
 /// How long a cluster that nothing is wrong with any more may take until every node serves.
 const SERVING: Duration = Duration::from_secs(60);
+
+/// How long one answer may take there until it is asked for again.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// What a run is to do.
 #[derive(Clone, Debug)]
@@ -93,6 +97,9 @@ async fn run_with(options: &Options, cluster: &Arc<Cluster>) -> Result<Report> {
     let mut problems = std::mem::take(&mut storm.problems);
     problems.extend(verdict::read_everything(cluster, &recorder, &keys).await?);
     problems.extend(verdict::panics(cluster));
+    let losses = verdict::losses(cluster);
+    problems.extend(losses.problems);
+    problems.extend(cluster.problems());
     let operations = recorder.take()?;
     let took = begun.elapsed();
     eprintln!("{} operations are being checked", operations.len());
@@ -104,11 +111,11 @@ async fn run_with(options: &Options, cluster: &Arc<Cluster>) -> Result<Report> {
     .await?;
     let mut report = Report::new(options.seed, options.nodes, took, interrupted);
     report.count_faults(&storm.log.all(), &storm.skipped);
+    report.problems = problems;
     report.count_operations(&operations, checked?);
     report.recoveries(&storm.recoveries);
-    report.problems = problems;
     report.ends = cluster.ends();
-    report.losses = verdict::losses(cluster);
+    report.losses = losses.reasons;
     Ok(report)
 }
 
@@ -122,7 +129,9 @@ struct Storm {
     rng: fastrand::Rng,
     calm: watch::Sender<bool>,
     ongoing: JoinSet<(Kind, Result<Done>)>,
-    skipped: BTreeMap<Kind, u64>,
+    skipped: Skipped,
+    /// Kinds that have not happened yet because they made no sense when it was their turn: they get another.
+    owed: BTreeSet<Kind>,
     recoveries: Vec<Duration>,
     problems: Vec<String>,
 }
@@ -143,7 +152,8 @@ impl Storm {
             rng: fastrand::Rng::with_seed(options.seed),
             calm,
             ongoing: JoinSet::new(),
-            skipped: BTreeMap::new(),
+            skipped: Skipped::new(),
+            owed: BTreeSet::new(),
             recoveries: Vec::new(),
             problems: Vec::new(),
         }
@@ -162,7 +172,7 @@ impl Storm {
                     self.quiet().await?;
                     return Ok(false);
                 }
-                let plan = self.schedule.next().expect("it has no end");
+                let plan = self.plan();
                 tokio::select! {
                     next = self.next_fault(plan) => next?,
                     _ = interrupted.wait_for(|told| *told) => {
@@ -172,10 +182,18 @@ impl Storm {
                 }
             }
             self.quiet().await?;
-            if !self.problems.is_empty() {
+            if !self.problems.is_empty() || !self.cluster.problems().is_empty() {
                 return Ok(false);
             }
         }
+    }
+
+    /// The next fault: of the kind whose turn it is, or of one that is owed a turn once every kind has had one.
+    fn plan(&mut self) -> Plan {
+        let plan = self.schedule.next().expect("it has no end");
+        let is_second = plan.number > Kind::ALL.len() as u64;
+        let owed = if is_second { self.owed.pop_first() } else { None };
+        Plan { kind: owed.unwrap_or(plan.kind), ..plan }
     }
 
     async fn next_fault(&mut self, plan: Plan) -> Result<()> {
@@ -193,7 +211,12 @@ impl Storm {
         let (kind, done) = ended?;
         match done.with_context(|| format!("{} went wrong", kind.name()))? {
             Done::Over => {}
-            Done::Skipped(_) => *self.skipped.entry(kind).or_default() += 1,
+            Done::Skipped(why) => {
+                *self.skipped.entry((kind, why)).or_default() += 1;
+                if !self.log.has(kind) {
+                    self.owed.insert(kind);
+                }
+            }
         }
         Ok(())
     }
@@ -270,29 +293,39 @@ fn interrupted() -> Result<watch::Receiver<bool>> {
     Ok(is_told)
 }
 
-/// Waits until every node that belongs to the cluster serves, and writes and reads are answered.
+/// Waits until every node that belongs to the cluster serves: it says that it is ready, and answers a write and a read.
 ///
 /// # Errors
-/// They do not.
+/// One of them does not, within this time.
 pub async fn serves(cluster: &Cluster, within: Duration) -> Result<()> {
-    let client = cluster.client("calm", Duration::from_secs(5))?;
-    let members = cluster.members();
-    for &number in &members {
-        let ready = async || -> Result<()> {
-            let status = cluster.status(number).await?;
-            if !status.ready {
-                bail!("{}", status.remarks);
-            }
-            Ok(())
-        };
-        wait_until(within, &format!("n{number} is ready"), ready).await?;
+    // One after the other is soon enough: who serves already answers at once.
+    let deadline = Instant::now() + within;
+    for number in cluster.members() {
+        serves_at(cluster, number, deadline.saturating_duration_since(Instant::now())).await?;
     }
+    Ok(())
+}
+
+/// The same of one node.
+async fn serves_at(cluster: &Cluster, number: usize, within: Duration) -> Result<()> {
+    let client =
+        Client::builder([cluster.node(number).endpoint()]).name("chaos-calm").timeout(ANSWER).connect()?;
+    // Nobody else writes it.
+    let key = format!("calm-{number}");
     let works = async || -> Result<()> {
-        client.put("calm", "calm").await?;
-        client.get("calm").await?;
+        let status = cluster.status(number).await?;
+        if !status.ready {
+            bail!("it is not ready: {}", status.remarks);
+        }
+        client.put(key.clone(), key.clone()).await.context("a write")?;
+        let found = client.get(key.clone()).await.context("a read")?.value;
+        if found.is_none_or(|found| found.value != key) {
+            bail!("a read does not find what was written before");
+        }
         Ok(())
     };
-    wait_until(within, "a write and a read are answered", works).await?;
+    let told = async || works().await.map_err(|error| format!("{error:#}"));
+    wait_until(within, &format!("n{number} serves"), told).await?;
     client.close().await;
     Ok(())
 }

@@ -21,6 +21,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long nodes may take until all have applied the same.
 const IDENTICAL: Duration = Duration::from_secs(60);
 
+/// What names of the log's segments end with.
+const SEGMENT: &str = ".wal";
+
 /// Clients of the last reads: the history knows none with such numbers.
 const LAST_CLIENTS: u32 = 1 << 31;
 
@@ -111,18 +114,54 @@ pub(crate) fn panics(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Why nodes have given up who they were, and how often.
-pub(crate) fn losses(cluster: &Cluster) -> BTreeMap<String, u64> {
-    const WORDS: &str = "a part of what this node had on disk is lost: ";
-    let mut losses = BTreeMap::new();
+#[derive(Default, Debug)]
+pub(crate) struct Losses {
+    pub(crate) reasons: BTreeMap<String, u64>,
+    /// Those that nothing explains which was done to the disks.
+    pub(crate) problems: Vec<String>,
+}
+
+/// What nodes have logged of losses. A wiped disk loses nothing that a node could know of, so all is from flipped bytes.
+pub(crate) fn losses(cluster: &Cluster) -> Losses {
+    let mut losses = Losses::default();
     for node in cluster.testbed().nodes() {
-        for line in node.logged().lines() {
-            let why = line.split_once(WORDS).and_then(|(_, rest)| rest.split_once(". It begins anew"));
-            if let Some((why, _)) = why {
-                *losses.entry(without_names(why)).or_default() += 1;
-            }
+        let (log, number) = (node.logged(), node.number());
+        let lost: Vec<&str> = lost(&log).collect();
+        let unexplained = unexplained(&lost, &cluster.damaged(number));
+        losses.problems.extend(
+            unexplained.iter().map(|why| format!("n{number} gave up who it was without a reason: {why}")),
+        );
+        for why in lost {
+            *losses.reasons.entry(without_names(why)).or_default() += 1;
         }
     }
     losses
+}
+
+/// What a log says of lost parts.
+fn lost(log: &str) -> impl Iterator<Item = &str> {
+    const WORDS: &str = "a part of what this node had on disk is lost: ";
+    log.lines().filter_map(|line| {
+        let (why, _) = line.split_once(WORDS)?.1.split_once(". It begins anew")?;
+        Some(why)
+    })
+}
+
+/// Of a node's losses those that no flipped byte explains: in another file, or more than there were flips. A node that dies
+/// while it gives up who it was finds its log missing the next time, and has not spoken of it before.
+fn unexplained<'a>(lost: &[&'a str], flipped: &[String]) -> Vec<&'a str> {
+    let mut left = flipped.len();
+    let mut explains = |why: &str| {
+        let segment = why.split(['/', ' ']).find(|word| word.ends_with(SEGMENT));
+        let is_of_the_log =
+            why.starts_with("the log") && segment.is_none_or(|segment| flipped.iter().any(|f| f == segment));
+        if is_of_the_log && left > 0 {
+            left -= 1;
+            return true;
+        }
+        false
+    };
+    lost.iter().copied().filter(|why| !explains(why)).collect()
 }
 
 /// Checks a history. A violation is shown on a page of its own, and returned as text.
@@ -137,5 +176,28 @@ pub(crate) fn check(operations: &[Operation], page: &Path) -> Result<Result<Chec
             fs::write(page, html).with_context(|| format!("write {}", page.display()))?;
             Ok(Err(format!("{violation}\nThe timeline is in {}.", page.display())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "2026-11-30T09:54:29Z ERROR a part of what this node had on disk is lost: the log: the log is damaged in \
+        /tmp/n0/data/log/0000000000000002.wal at offset 553168. It begins anew under another identity, to be restored";
+
+    #[test]
+    fn a_loss_is_explained_by_one_flip_of_the_file_that_it_names() {
+        let log = format!("starts\n{LINE}\nleads\n");
+        let lost: Vec<&str> = lost(&log).collect();
+        assert_eq!(lost.len(), 1);
+        let flips = |names: &[&str]| names.iter().map(|name| format!("{name:0>16}.wal")).collect::<Vec<_>>();
+        assert_eq!(unexplained(&lost, &flips(&["1", "2"])), [""; 0]);
+        assert_eq!(unexplained(&lost, &flips(&["1"])), lost);
+        assert_eq!(unexplained(&lost, &[]), lost);
+        assert_eq!(unexplained(&[lost[0], lost[0]], &flips(&["2"])), lost, "one flip, two losses");
+        // It died with its log aside and its identity still there.
+        assert_eq!(unexplained(&["the log: there is none"], &flips(&["2"])), [""; 0]);
+        assert_eq!(unexplained(&["the state: it is damaged"], &flips(&["2"])), ["the state: it is damaged"]);
     }
 }

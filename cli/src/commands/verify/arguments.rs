@@ -12,7 +12,8 @@ pub(crate) const EXAMPLES: &str = "Examples:\n  kvctl verify\n  kvctl verify --s
     kvd dev &\n  kvctl verify --chaos\n\n\
     Reads, writes, deletes and compares-and-sets keys under a prefix of its own, records what each client asked and heard, and\n\
     checks that all of it fits one order. Name all nodes with -e: reads go to all of them. Other keys are not touched, and its own\n\
-    are deleted at the end. Ends with 10 if the answers contradict each other; the page of --html shows how.";
+    are deleted at the end. Ends with 10 if the answers contradict each other; the page of --html shows how. Ends with 7 if too many\n\
+    writes were not answered to find out.";
 
 /// How to verify
 #[derive(Args, Clone, Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct VerifyArguments {
     /// How fresh reads must be; old answers to local ones are counted and are no violation
     #[arg(long, value_enum, default_value = "quorum", value_name = "HOW")]
     pub(crate) consistency: Freshness,
-    /// Different keys; a few of them get most of the operations
+    /// Keys in use at a time; a few of them get most of the operations, and others take their place after a while
     #[arg(long, value_name = "N", default_value_t = 12)]
     pub(crate) keys: usize,
     /// Pause and kill nodes meanwhile, a minority at a time; only for a cluster that `kvd dev` runs on this machine

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use quorumkv_client::{Client, Consistency};
-use quorumkv_history::{Checked, Operation, Stale, Violation, check, check_local, html};
+use quorumkv_history::{Checked, Operation, Outcome, Stale, Violation, check, check_local, html};
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
@@ -62,16 +62,17 @@ pub(crate) async fn run(
         },
         None => Ok(()),
     };
-    let left = clean_up(&client, &run).await;
+    let left = clean_up(&client, &run.prefix, &recorded.operations).await;
     if let (Some(path), Some(file)) = (&arguments.history, history_file) {
         write_history(file, &recorded.operations).map_err(|error| failed_with(path, &error))?;
     }
     let verdict = judge(arguments, &run, &recorded, chaos.as_ref(), &left, output);
     output.flush()?;
     // The worst comes first: a violation is told even where something else went wrong, too.
-    verdict?;
+    let undecided = verdict?;
     recorded.ended?;
     restored?;
+    undecided.map_or(Ok(()), Err)?;
     match left {
         Left::Nothing => Ok(()),
         Left::Perhaps(failure) => Err(failure.context(&format!("keys may be left below {}", run.prefix))),
@@ -139,10 +140,7 @@ async fn record(
         last_error = record.last_error.take().or(last_error);
     }
     operations.sort_by_key(|operation| operation.called);
-    let is_answer = |operation: &Operation| {
-        use quorumkv_history::Outcome::{Failed, Unknown};
-        !matches!(operation.outcome, Failed | Unknown)
-    };
+    let is_answer = |operation: &Operation| !matches!(operation.outcome, Outcome::Failed | Outcome::Unknown);
     if ended.is_ok() && !operations.iter().any(is_answer) {
         let nothing = || Failure::new(Code::NoQuorum, "there was no time for an answer");
         ended =
@@ -176,15 +174,16 @@ fn bar(seconds: f64) -> ProgressBar {
 }
 
 /// Deletes the keys of the run, unless somebody does not want to wait for it.
-async fn clean_up(client: &Client, run: &Run) -> Left {
-    let unknown = run.unknown.load(Ordering::Relaxed) > 0;
+async fn clean_up(client: &Client, prefix: &str, operations: &[Operation]) -> Left {
+    // Those of clients that were given up are among them.
+    let unknown = operations.iter().any(|operation| operation.outcome == Outcome::Unknown);
     tokio::select! {
-        left = cleanup::delete_all(client, &run.prefix, unknown) => left,
+        left = cleanup::delete_all(client, prefix, unknown) => left,
         failure = transfer::interrupted() => Left::Perhaps(failure),
     }
 }
 
-/// Checks what was recorded, and tells what came of it.
+/// Checks what was recorded, and tells what came of it. Fails if it is wrong; returns why it is not known to be right.
 fn judge(
     arguments: &VerifyArguments,
     run: &Run,
@@ -192,7 +191,7 @@ fn judge(
     chaos: Option<&Chaos>,
     left: &Left,
     output: &mut Output,
-) -> Result<(), Failure> {
+) -> Result<Option<Failure>, Failure> {
     let local = Consistency::from(arguments.consistency) == Consistency::Local;
     let begun = Instant::now();
     let checked = checked(&recorded.operations, local);
@@ -207,10 +206,10 @@ fn judge(
     let mut report = Report::new(run, &recorded.operations, &measured);
     report.chaos = chaos.map(|chaos| chaos.faults);
     report.cleaned_up = matches!(left, Left::Nothing);
-    let failure = match checked {
-        Ok((_, stale)) => {
+    let verdict = match checked {
+        Ok((checked, stale)) => {
             report.stale = stale;
-            None
+            Ok((checked.undecided > 0).then(|| not_decided(checked.undecided)))
         }
         Err(violation) => {
             let page = html(&violation, &recorded.operations);
@@ -223,11 +222,19 @@ fn judge(
                 Err(error) => format!("the page {} cannot be written: {error}", arguments.html.display()),
             };
             report.violated(*violation, shown);
-            Some(Failure::new(Code::Unhealthy, message).advise(advice))
+            Err(Failure::new(Code::Unhealthy, message).advise(advice))
         }
     };
     report.show(output)?;
-    failure.map_or(Ok(()), Err)
+    verdict
+}
+
+/// Neither a contradiction nor a proof that there is none.
+fn not_decided(keys: u64) -> Failure {
+    let message = format!("it is not known whether all answers fit one order: {}", report::undecided(keys));
+    Failure::new(Code::OutcomeUnknown, message).advise(
+        "verify again with fewer clients, or with a longer --timeout, so that fewer writes are unknown",
+    )
 }
 
 fn checked(operations: &[Operation], local: bool) -> Result<(Checked, Option<Stale>), Box<Violation>> {

@@ -1,5 +1,6 @@
 //! Figures and verdict of a run.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use super::chaos::Faults;
 use super::workload::Run;
 use crate::exit::Failure;
 use crate::output::{Column, Format, Output, number, text};
+
+/// The verdict where nothing contradicts anything, and not everything could be searched.
+const UNDECIDED: &str = "undecided";
 
 /// Latencies are counted in microseconds, up to an hour, to three digits.
 const LONGEST_US: u64 = 3_600_000_000;
@@ -100,6 +104,7 @@ pub(super) struct Report {
     interrupted: bool,
     seconds: f64,
     clients: u32,
+    /// Different keys in the whole run.
     keys: usize,
     operations: u64,
     ops_per_s: f64,
@@ -139,12 +144,12 @@ impl Report {
             kinds.iter().map(|figures| figures.operations - figures.failed - figures.unknown).sum();
         let seconds = measured.time.as_secs_f64();
         Self {
-            verdict: "holds",
+            verdict: if measured.undecided_keys > 0 { UNDECIDED } else { "holds" },
             consistency: if measured.local { "local" } else { "quorum" },
             interrupted: measured.interrupted,
             seconds: (seconds * 1000.0).round() / 1000.0,
             clients: measured.clients,
-            keys: run.keys.len(),
+            keys: operations.iter().map(|operation| &operation.key).collect::<HashSet<_>>().len(),
             operations: operations.len() as u64,
             ops_per_s: (answered as f64 / seconds).round(),
             unknown: kinds.iter().map(|figures| figures.unknown).sum(),
@@ -203,14 +208,11 @@ impl Report {
                 "{stale} of {reads} local reads were stale, the furthest by {furthest_behind} versions"
             ));
         }
-        if self.undecided_keys > 0 {
-            let keys = self.undecided_keys;
-            lines.push(format!(
-                "{keys} keys have too many unknown writes to decide whether these explain all that was seen of them"
-            ));
-        }
         match (&self.violation, self.stale) {
             (Some(violation), _) => lines.push(format!("VIOLATION: {violation}")),
+            _ if self.undecided_keys > 0 => {
+                lines.push(format!("{UNDECIDED}: {}", undecided(self.undecided_keys)));
+            }
             (None, Some(_)) => lines.push(
                 "holds: local reads are explained by staleness alone, and all else is linearizable"
                     .to_owned(),
@@ -222,6 +224,14 @@ impl Report {
         }
         lines
     }
+}
+
+/// What there is to say of keys that are not decided.
+pub(super) fn undecided(keys: u64) -> String {
+    let keys = if keys == 1 { "1 key has".to_owned() } else { format!("{keys} keys have") };
+    format!(
+        "{keys} too many unknown writes to decide whether these explain all that was seen; all else is linearizable"
+    )
 }
 
 const COLUMNS: [Column; 10] = [
@@ -240,6 +250,25 @@ const COLUMNS: [Column; 10] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorumkv_client::Consistency;
+
+    #[test]
+    fn what_is_undecided_is_not_said_to_hold() {
+        let run = Run::new(1, 1, 1.0, Consistency::Quorum);
+        let told = |undecided_keys, local| {
+            let (time, check) = (Duration::from_secs(1), Duration::ZERO);
+            let measured = Measured { clients: 1, time, check, local, interrupted: false, undecided_keys };
+            let mut report = Report::new(&run, &[], &measured);
+            report.stale = local.then(Stale::default);
+            (report.verdict, report.sentences().pop().expect("a verdict"))
+        };
+        for local in [false, true] {
+            let (verdict, sentence) = told(0, local);
+            assert!(verdict == "holds" && sentence.starts_with("holds: "), "{verdict}: {sentence}");
+            let (verdict, sentence) = told(2, local);
+            assert!(verdict == "undecided" && sentence.starts_with("undecided: 2 keys have"), "{sentence}");
+        }
+    }
 
     #[test]
     fn operations_are_counted_by_kind_and_outcome_and_only_answers_have_latencies() {

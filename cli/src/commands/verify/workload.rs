@@ -15,6 +15,13 @@ use crate::exit::Failure;
 /// Most operations of a run, so that the memory suffices: longer runs ask less often.
 const MOST: f64 = 1_000_000.0;
 
+/// After so many operations for each of the keys that get the most, other keys take their place: no key has a history that is too
+/// long to be searched.
+const OPERATIONS_PER_ERA: u64 = 4_000;
+
+/// One operation in so many reads a key whose time is over: what was written long ago is to be there as well.
+const LOOK_BACK: u32 = 20;
+
 /// What a client does after an operation that failed, so that a cluster that is down is not flooded.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -22,27 +29,29 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Run {
     /// What all keys of the run begin with. No other run has the same.
     pub(super) prefix: String,
-    pub(super) keys: Vec<String>,
+    /// Keys in use at a time.
+    keys: u64,
     consistency: Consistency,
     /// The beginning of the history's time.
     begun: Instant,
     /// The shortest time between two calls of one client.
     interval: Duration,
     stopping: AtomicBool,
+    begun_operations: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) unknown: AtomicU64,
 }
 
 impl Run {
     pub(super) fn new(keys: usize, clients: u32, seconds: f64, consistency: Consistency) -> Self {
-        let prefix = format!("kvctl-verify/{:016x}/", fastrand::u64(..));
         Self {
-            keys: (0..keys).map(|number| format!("{prefix}{number}")).collect(),
-            prefix,
+            prefix: format!("kvctl-verify/{:016x}/", fastrand::u64(..)),
+            keys: keys as u64,
             consistency,
             begun: Instant::now(),
             interval: Duration::from_secs_f64(seconds * f64::from(clients) / MOST),
             stopping: AtomicBool::new(false),
+            begun_operations: AtomicU64::new(0),
             done: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
         }
@@ -57,11 +66,24 @@ impl Run {
         u64::try_from(self.begun.elapsed().as_nanos()).expect("a run is shorter than a few hundred years")
     }
 
-    /// A quarter of the keys, three at most, get three quarters of the operations.
-    fn choose(&self) -> &str {
-        let hot = self.keys.len().div_ceil(4).min(3);
-        let among = if fastrand::u8(..4) < 3 { hot } else { self.keys.len() };
-        &self.keys[fastrand::usize(..among)]
+    /// The next operation's key, and whether its time is over. A quarter of the keys, three at most, get three quarters of the
+    /// operations.
+    fn choose(&self) -> (String, bool) {
+        let number = self.begun_operations.fetch_add(1, Ordering::Relaxed);
+        let hot = self.keys.div_ceil(4).min(3);
+        let among = if fastrand::u8(..4) < 3 { hot } else { self.keys };
+        let key = fastrand::u64(..among);
+        // All keys that get as much as each other are replaced at once.
+        let alike = if key < hot { hot } else { self.keys };
+        let era = number / (OPERATIONS_PER_ERA * alike);
+        if era > 0 && fastrand::u32(..LOOK_BACK) == 0 {
+            return (self.key(key, fastrand::u64(..era)), true);
+        }
+        (self.key(key, era), false)
+    }
+
+    fn key(&self, number: u64, era: u64) -> String {
+        format!("{}{number}-{era}", self.prefix)
     }
 }
 
@@ -84,9 +106,9 @@ pub(super) async fn client(number: u32, client: Client, run: Arc<Run>, record: S
         if run.stopping.load(Ordering::Relaxed) {
             break;
         }
-        let key = run.choose().to_owned();
+        let (key, is_over) = run.choose();
         let expected = known.get(&key).copied().unwrap_or(0);
-        let action = action(&format!("{number}-{sequence}"), expected);
+        let action = if is_over { Action::Get } else { action(&format!("{number}-{sequence}"), expected) };
         lock(&record).operations.push(Operation {
             client: number,
             key: key.clone(),
@@ -210,11 +232,28 @@ mod tests {
     fn runs_have_prefixes_of_their_own_and_a_few_keys_get_the_most() {
         let run = Run::new(12, 4, 10.0, Consistency::Quorum);
         assert_ne!(run.prefix, Run::new(12, 4, 10.0, Consistency::Quorum).prefix);
-        assert!(run.keys.iter().all(|key| key.starts_with(&run.prefix)));
-        let chosen: Vec<&str> = (0..4000).map(|_| run.choose()).collect();
-        let hot = chosen.iter().filter(|chosen| run.keys[..3].iter().any(|key| key == **chosen)).count();
+        let chosen: Vec<String> = (0..4000).map(|_| run.choose().0).collect();
+        assert!(chosen.iter().all(|key| key.starts_with(&run.prefix)));
+        let hot = chosen.iter().filter(|&chosen| (0..3).any(|key| *chosen == run.key(key, 0))).count();
         assert!((2800..3600).contains(&hot), "{hot}");
-        assert!(Run::new(1, 1, 1.0, Consistency::Local).choose().ends_with("/0"));
+        let (key, is_over) = Run::new(1, 1, 1.0, Consistency::Local).choose();
+        assert!(key.ends_with("/0-0") && !is_over, "{key}");
+    }
+
+    #[test]
+    fn no_key_gets_so_many_operations_that_the_checker_would_not_search_them() {
+        for keys in [1, 2, 4, 12, 1000] {
+            let run = Run::new(keys, 1, 1.0, Consistency::Quorum);
+            let (mut counts, mut looks_back) = (HashMap::<String, u64>::new(), 0);
+            for _ in 0..200_000 {
+                let (key, is_over) = run.choose();
+                looks_back += u64::from(is_over);
+                *counts.entry(key).or_default() += 1;
+            }
+            let most = counts.values().max().copied().unwrap_or(0);
+            assert!(most < 2 * OPERATIONS_PER_ERA, "{most} operations on one of {keys} keys");
+            assert!((1000..12_000).contains(&looks_back), "{looks_back}");
+        }
     }
 
     #[test]

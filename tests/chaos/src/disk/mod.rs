@@ -47,13 +47,6 @@ struct Switches {
 
 impl Switches {
     const NONE: Self = Self { delay: Duration::ZERO, failing: None, free: FREE, full: false, off: false };
-
-    fn check_room(&self, needs_room: bool) -> Result<(), Errno> {
-        if self.off {
-            return Err(Errno::EIO);
-        }
-        if self.full && needs_room { Err(Errno::ENOSPC) } else { Ok(()) }
-    }
 }
 
 /// A sync that takes its time.
@@ -72,11 +65,24 @@ struct State {
     pending: VecDeque<Pending>,
     /// Syncs that were answered: how many failed, and how many did not.
     syncs: (u64, u64),
+    /// How often a process was given a reason to end: an error, or a byte that is not what it was.
+    troubles: u64,
     handles: u64,
     closing: bool,
 }
 
 impl State {
+    /// Fails where there is no power, or no room for what needs some.
+    fn check_room(&mut self, needs_room: bool) -> Result<(), Errno> {
+        let error = match self.switches {
+            Switches { off: true, .. } => Errno::EIO,
+            Switches { full: true, .. } if needs_room => Errno::ENOSPC,
+            _ => return Ok(()),
+        };
+        self.troubles += 1;
+        Err(error)
+    }
+
     fn sync(&mut self, ino: u64) -> Result<(), Errno> {
         let result = match self.switches.failing {
             _ if self.switches.off => Err(Errno::EIO),
@@ -89,6 +95,7 @@ impl State {
         };
         let count = if result.is_ok() { &mut self.syncs.1 } else { &mut self.syncs.0 };
         *count += 1;
+        self.troubles += u64::from(result.is_err());
         result
     }
 }
@@ -172,6 +179,7 @@ impl Disk {
             switches: Switches::NONE,
             pending: VecDeque::new(),
             syncs: (0, 0),
+            troubles: 0,
             handles: 0,
             closing: false,
         };
@@ -238,6 +246,19 @@ impl Disk {
         self.shared.lock().syncs
     }
 
+    /// How often it has given a process a reason to end: errors, and bytes that are not what they were.
+    #[must_use]
+    pub fn troubles(&self) -> u64 {
+        self.shared.lock().troubles
+    }
+
+    /// Whether syncs take longer than they have to.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        let state = self.shared.lock();
+        !state.switches.delay.is_zero() || !state.pending.is_empty()
+    }
+
     /// The files in a directory whose names end so, in order, with how much of each is used: up to its last byte that is not
     /// zero.
     #[must_use]
@@ -256,6 +277,7 @@ impl Disk {
         let files = state.tree.files_in(directory);
         let (_, ino) = files.into_iter().find(|(found, _)| found == name)?;
         state.tree.file_mut(ino).ok()?.flip(offset, mask);
+        state.troubles += 1;
         Some(ino)
     }
 

@@ -43,7 +43,7 @@ impl Mounted {
     /// Makes something and tells the kernel what it is.
     fn create_in(&self, parent: INodeNo, name: &OsStr, body: Body) -> Result<FileAttr, Errno> {
         let mut state = self.shared.lock();
-        state.switches.check_room(true)?;
+        state.check_room(true)?;
         let ino = state.tree.create(parent.0, name, body)?;
         state.tree.remember(ino);
         attributes(&state.tree, ino)
@@ -225,7 +225,7 @@ impl Filesystem for Mounted {
     ) {
         let mut state = self.shared.lock();
         let grows = state.tree.file(ino.0).map(|content| content.grows(offset, bytes.len()));
-        let written = grows.and_then(|grows| state.switches.check_room(grows)).and_then(|()| {
+        let written = grows.and_then(|grows| state.check_room(grows)).and_then(|()| {
             state.tree.file_mut(ino.0)?.write(offset, bytes);
             Ok(())
         });

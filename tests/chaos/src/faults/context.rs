@@ -57,6 +57,12 @@ impl Log {
         self.records().clone()
     }
 
+    /// Whether a kind has happened, or is happening.
+    #[must_use]
+    pub fn has(&self, kind: Kind) -> bool {
+        self.records().iter().any(|record| record.kind == kind.name())
+    }
+
     fn records(&self) -> std::sync::MutexGuard<'_, Vec<Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -29,7 +29,9 @@ pub(super) async fn add_or_remove(context: &Context) -> Result<Done> {
 }
 
 async fn add(context: &Context, client: &Client) -> Result<Done> {
-    let Some(number) = start_spare(context)? else { return Ok(Done::Skipped("there is no node to spare")) };
+    let Some(number) = start_spare(context).await? else {
+        return Ok(Done::Skipped("there is no node to spare"));
+    };
     let _ongoing = context.begins(format!("+n{number}"));
     let new = newcomer(context, number).await;
     // What became of a change is seen by looking: it may have been made although nobody says so.
@@ -50,6 +52,7 @@ async fn remove(context: &Context, client: &Client, members: &Members) -> Result
     let number = context.rng().choice(context.cluster.members()).context("there are members")?;
     let old = id_of(context, members, number).context("everybody is a member")?;
     let _ongoing = context.begins(format!("-n{number}"));
+    context.cluster.let_go(number);
     loop {
         if let Ok(members) = context.cluster.ask_members().await {
             if members.committed && !members.members.iter().any(|known| known.member.node == old) {
@@ -70,10 +73,13 @@ pub(super) async fn replace(context: &Context) -> Result<Done> {
     let Some(members) = settled_soon(context).await else { return Ok(Done::Skipped("a voter is away")) };
     let victim = context.rng().choice(context.cluster.members()).context("there are members")?;
     let old = id_of(context, &members, victim).context("everybody is a member")?;
-    let Some(number) = start_spare(context)? else { return Ok(Done::Skipped("there is no node to spare")) };
+    let Some(number) = start_spare(context).await? else {
+        return Ok(Done::Skipped("there is no node to spare"));
+    };
     let _ongoing = context.begins(format!("n{number} for n{victim}"));
     let new = newcomer(context, number).await;
     let client = context.cluster.client("members", TIMEOUT)?;
+    context.cluster.let_go(victim);
     loop {
         if let Ok(members) = context.cluster.ask_members().await {
             let find = |node: NodeId| members.members.iter().find(|known| known.member.node == node);
@@ -94,12 +100,12 @@ pub(super) async fn replace(context: &Context) -> Result<Done> {
 }
 
 /// Starts a node that does not belong to the cluster, with an empty disk.
-fn start_spare(context: &Context) -> Result<Option<usize>> {
+async fn start_spare(context: &Context) -> Result<Option<usize>> {
     let Some(number) = context.rng().choice(context.cluster.spares()) else { return Ok(None) };
     let Some(claim) = context.cluster.claim(number) else { return Ok(None) };
-    claim.node().kill()?;
+    claim.kill().await?;
     claim.node().disk().heal();
-    claim.node().disk().clear();
+    claim.begin_anew();
     claim.want(Wanted::Up);
     Ok(Some(number))
 }

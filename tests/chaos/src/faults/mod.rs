@@ -25,7 +25,7 @@ pub enum Done {
 }
 
 macro_rules! kinds {
-    ($($(#[doc = $doc:literal])* $kind:ident $name:literal $weight:literal $work:path;)*) => {
+    ($($(#[doc = $doc:literal])* $kind:ident $name:literal $weight:literal $module:ident::$work:ident;)*) => {
         /// The kinds of faults.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Kind { $($(#[doc = $doc])* $kind,)* }
@@ -45,12 +45,18 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $weight,)* }
             }
 
+            /// The name of the kinds that harm the same.
+            #[must_use]
+            pub const fn group(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($module),)* }
+            }
+
             /// Lets it happen, from the harm to its end.
             ///
             /// # Errors
             /// The test bed does not do as told.
             pub async fn happen(self, context: &Context) -> Result<Done> {
-                match self { $(Self::$kind => $work(context).await,)* }
+                match self { $(Self::$kind => $module::$work(context).await,)* }
             }
         }
     };

@@ -8,10 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Done;
 use super::context::Context;
-use crate::cluster::{Claim, Wanted};
-
-/// How long a node may take to end in good order, before the next thing happens anyway.
-const ENDING: Duration = Duration::from_secs(15);
+use crate::cluster::Claim;
 
 /// How long a rolling restart waits for one node before it goes on to the next.
 const READY: Duration = Duration::from_secs(20);
@@ -75,27 +72,27 @@ async fn pause(context: &Context, nodes: Vec<usize>) -> Result<Done> {
 pub(super) async fn terminate(context: &Context) -> Result<Done> {
     let nodes = leader_or_follower(context).await;
     let Some(claim) = claim(context, &nodes).pop() else { return Ok(Done::Skipped("another fault has it")) };
-    claim.want(Wanted::Down);
-    if claim.node().signal(Signal::TERM).is_err() {
+    if !claim.node().is_running() {
         return Ok(Done::Skipped("it does not run"));
     }
     let _ongoing = context.begins(named(&nodes));
-    ended(&claim).await;
+    claim.terminate().await?;
     context.last().await;
     Ok(Done::Over)
 }
 
 pub(super) async fn rolling_restart(context: &Context) -> Result<Done> {
-    let _ongoing = context.begins("all nodes");
+    let mut ongoing = None;
     for number in context.cluster.members() {
         if *context.calm.borrow() {
             break;
         }
         let Some(claim) = context.cluster.claim(number) else { continue };
-        claim.want(Wanted::Down);
-        if claim.node().signal(Signal::TERM).is_ok() {
-            ended(&claim).await;
+        if !claim.node().is_running() {
+            continue;
         }
+        ongoing.get_or_insert_with(|| context.begins("all nodes"));
+        claim.terminate().await?;
         drop(claim);
         let deadline = Instant::now() + READY;
         while Instant::now() < deadline && !*context.calm.borrow() {
@@ -105,7 +102,7 @@ pub(super) async fn rolling_restart(context: &Context) -> Result<Done> {
             sleep(Duration::from_millis(100)).await;
         }
     }
-    Ok(Done::Over)
+    Ok(if ongoing.is_some() { Done::Over } else { Done::Skipped("other faults have all nodes") })
 }
 
 pub(super) async fn drain(context: &Context) -> Result<Done> {
@@ -125,15 +122,6 @@ pub(super) async fn drain(context: &Context) -> Result<Done> {
     drop(ongoing);
     client.close().await;
     Ok(Done::Over)
-}
-
-/// Waits until a node that was told to has ended, or for long enough; then it is killed.
-async fn ended(claim: &Claim) {
-    let deadline = Instant::now() + ENDING;
-    // How it ended is nothing to be told: it was wanted.
-    while !matches!(claim.node().take_ended(), Ok(Some(_))) && Instant::now() < deadline {
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn claim(context: &Context, nodes: &[usize]) -> Vec<Claim> {

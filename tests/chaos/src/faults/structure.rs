@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use anyhow::Result;
-use quorumkv_client::{Members, NodeId};
+use quorumkv_client::{Members, NodeId, NodeStatus};
 
 use super::Done;
 use super::context::Context;
@@ -67,7 +67,7 @@ pub(super) async fn wipe(context: &Context) -> Result<Done> {
     let Some((number, old)) = victim(context).await else { return Ok(Done::Skipped("a voter is away")) };
     let Some(claim) = context.cluster.claim(number) else { return Ok(Done::Skipped("another fault has it")) };
     claim.kill().await?;
-    claim.node().disk().clear();
+    claim.begin_anew();
     let _ongoing = context.begins(format!("n{number}"));
     drop(claim);
     loop {
@@ -89,12 +89,12 @@ pub(super) async fn corrupt_stopped(context: &Context) -> Result<Done> {
         return Ok(Done::Skipped("its log is short"));
     }
     claim.kill().await?;
-    let Some(flipped) = flip(claim.node().disk(), &mut context.rng()) else {
+    let Some(flipped) = flip(context, number) else {
         return Ok(Done::Skipped("its log was trimmed"));
     };
     let _ongoing = context.begins(format!("n{number} {}", flipped.what));
     drop(claim);
-    until_repaired(context, number, old, &flipped).await;
+    until_renewed(context, number, old, &flipped).await;
     Ok(Done::Over)
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn corrupt_running(context: &Context) -> Result<Done> {
         return Ok(Done::Skipped("another node is not whole"));
     };
     let Some((number, old)) = victim(context).await else { return Ok(Done::Skipped("a voter is away")) };
-    let Some(flipped) = flip(context.cluster.node(number).disk(), &mut context.rng()) else {
+    let Some(flipped) = flip(context, number) else {
         return Ok(Done::Skipped("its log is short"));
     };
     let _ongoing = context.begins(format!("n{number} {}", flipped.what));
@@ -111,12 +111,38 @@ pub(super) async fn corrupt_running(context: &Context) -> Result<Done> {
     Ok(Done::Over)
 }
 
-/// Waits until the flipped file is gone, or belongs to an identity that is, and everybody votes again.
+/// Waits until the node is another, and everybody votes again. It was down when its log was damaged, and reads all of it when it
+/// starts: if it serves as who it was, it goes on from what it cannot know.
+async fn until_renewed(context: &Context, number: usize, old: NodeId, flipped: &Flipped) {
+    loop {
+        if is_ready_as(context.cluster.status(number).await.ok().as_ref(), old) {
+            let what = &flipped.what;
+            context.cluster.object(format!("n{number} is who it was, although it was started with {what}"));
+            return;
+        }
+        let id = settled(context).await.and_then(|members| id_of(context, &members, number));
+        if id.is_some_and(|id| id != old) {
+            return;
+        }
+        context.before_the_next_look().await;
+    }
+}
+
+fn is_ready_as(status: Option<&NodeStatus>, identity: NodeId) -> bool {
+    status.is_some_and(|status| status.ready && status.node == identity)
+}
+
+/// Waits until the flipped file is gone, since the log was trimmed, or belongs to an identity that is, and everybody votes again.
 async fn until_repaired(context: &Context, number: usize, old: NodeId, flipped: &Flipped) {
     loop {
         let is_there = context.cluster.node(number).disk().holds(LOG, flipped.file);
         let id = settled(context).await.and_then(|members| id_of(context, &members, number));
-        if id.is_some_and(|id| id != old || !is_there) {
+        if id.is_some_and(|id| id != old) {
+            return;
+        }
+        // In this order: who gives up an identity sets its files aside before it answers as another.
+        if id.is_some() && !is_there && is_ready_as(context.cluster.status(number).await.ok().as_ref(), old) {
+            context.cluster.is_whole(number);
             return;
         }
         context.before_the_next_look().await;
@@ -142,9 +168,15 @@ fn target(disk: &Disk, rng: &mut fastrand::Rng) -> Option<(String, u64)> {
 }
 
 /// Changes a bit in the first quarter of what is used of a segment.
-fn flip(disk: &Disk, rng: &mut fastrand::Rng) -> Option<Flipped> {
+fn flip(context: &Context, number: usize) -> Option<Flipped> {
+    let (disk, rng) = (context.cluster.node(number).disk(), &mut context.rng());
     let (name, used) = target(disk, rng)?;
+    // Before it happens: the node may notice at once.
+    context.cluster.damage(number, &name);
     let offset = rng.u64(HEADER..HEADER + (used - HEADER) / 4);
-    let file = disk.flip(LOG, OsStr::new(&name), offset, 1 << rng.u8(..8))?;
+    let Some(file) = disk.flip(LOG, OsStr::new(&name), offset, 1 << rng.u8(..8)) else {
+        context.cluster.is_whole(number);
+        return None;
+    };
     Some(Flipped { file, what: format!("{name} at {offset} of {used}") })
 }

@@ -18,7 +18,7 @@ use owner::Owner;
 
 pub use clock::Clock;
 pub use network::{Harm, Network, Place, Way, between, ways, within};
-pub use node::Node;
+pub use node::{Killed, Node};
 pub use zookeeper::{Ensemble, SERVERS};
 
 /// Sessions that are short enough for frequent elections, as in the tests.

@@ -26,6 +26,15 @@ pub(super) struct Program {
     pub(super) arguments: Vec<String>,
 }
 
+/// How a process ended that was to be killed.
+#[derive(Clone, Copy, Debug)]
+pub struct Killed {
+    /// Whether it still ran.
+    pub ran: bool,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
 /// A node, running or not.
 #[derive(Debug)]
 pub struct Node {
@@ -38,6 +47,8 @@ pub struct Node {
     process: Mutex<Option<Child>>,
     /// How long the log was when the process was started.
     log_before: AtomicU64,
+    /// How much trouble the disk had made by then.
+    troubles_before: AtomicU64,
     clock: Clock,
     disk: Disk,
 }
@@ -70,6 +81,7 @@ impl Node {
             program,
             process: Mutex::new(None),
             log_before: AtomicU64::new(0),
+            troubles_before: AtomicU64::new(0),
             clock: Clock::new(shim, &owner.directory().join(format!("n{number}.clock")))?,
             disk,
         })
@@ -135,6 +147,7 @@ impl Node {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("open {}", self.log.display()))?;
         self.log_before.store(log.metadata()?.len(), Ordering::Relaxed);
+        self.troubles_before.store(self.disk.troubles(), Ordering::Relaxed);
         let mut command = Command::new(&self.program.binary);
         // A setting of whoever runs this is none of the cluster's.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KVD_")) {
@@ -170,17 +183,24 @@ impl Node {
         kill_process(pid, signal).with_context(|| format!("send a signal to node {}", self.number))
     }
 
-    /// Kills its process with SIGKILL and waits until it is gone, which may take as long as a slow sync. Returns whether it ran.
+    /// Whether its disk has given its process a reason to end since that was started.
+    #[must_use]
+    pub fn was_troubled(&self) -> bool {
+        self.disk.troubles() > self.troubles_before.load(Ordering::Relaxed)
+    }
+
+    /// Kills its process with SIGKILL and waits until it is gone, which may take as long as a slow sync. Returns how it ended,
+    /// if there was one that nobody had seen to end.
     ///
     /// # Errors
     /// The system does not say how it ended.
-    pub fn kill(&self) -> Result<bool> {
-        let Some(mut child) = self.process().take() else { return Ok(false) };
+    pub fn kill(&self) -> Result<Option<Killed>> {
+        let Some(mut child) = self.process().take() else { return Ok(None) };
         let ran = matches!(child.try_wait(), Ok(None));
         // An error means that it has ended before.
         let _ = child.kill();
-        child.wait().with_context(|| format!("wait for node {}", self.number))?;
-        Ok(ran)
+        let status = child.wait().with_context(|| format!("wait for node {}", self.number))?;
+        Ok(Some(Killed { ran, status }))
     }
 
     /// How its process ended, if it has by itself. Told once.
