@@ -13,6 +13,9 @@ use quorumkv_wal::{Files, LogFile};
 /// A disk writes this many bytes, or none of them.
 const SECTOR: usize = 512;
 
+/// And persistent memory this many.
+const LINE: usize = 64;
+
 /// A directory on the disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimDisk(Arc<Mutex<Directory>>);
@@ -147,13 +150,15 @@ impl Content {
     /// Of the sectors that were written and not synced none reaches the medium, or all do, or those up to one, or any.
     fn crash(&mut self, rng: &mut Rng) {
         let unsynced = std::mem::take(&mut self.unsynced);
+        // Memory that keeps what it was given is written line by line.
+        let sector = *rng.choice(&[SECTOR, SECTOR, LINE]).expect("there are choices");
         let sectors: Vec<usize> = unsynced
             .iter()
-            .flat_map(|&(offset, length)| offset / SECTOR..(offset + length).div_ceil(SECTOR))
+            .flat_map(|&(offset, length)| offset / sector..(offset + length).div_ceil(sector))
             .collect();
         let kind = rng.u8(0..4);
         let upto = rng.usize(0..=sectors.len());
-        for (at, sector) in sectors.into_iter().enumerate() {
+        for (at, number) in sectors.into_iter().enumerate() {
             let is_kept = match kind {
                 0 => false,
                 1 => true,
@@ -161,8 +166,8 @@ impl Content {
                 _ => rng.bool(),
             };
             if is_kept {
-                let start = sector * SECTOR;
-                self.keep(start, (start + SECTOR).min(self.seen.len()));
+                let start = number * sector;
+                self.keep(start, (start + sector).min(self.seen.len()));
             }
         }
         self.seen = self.durable.clone();
