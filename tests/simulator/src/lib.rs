@@ -23,6 +23,7 @@ mod queue;
 mod run;
 mod shrink;
 mod summary;
+mod tasks;
 mod world;
 
 pub use run::{Failure, run, trace_hash};
