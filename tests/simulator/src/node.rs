@@ -359,6 +359,8 @@ impl World {
             }
             Notice::Corruption { .. } => self.summary.corruptions += 1,
             Notice::Damaged(_) => {
+                let process = self.nodes[&id].process.as_ref().expect("it just said so");
+                assert!(process.store.borrow().is_spoiled, "{id} takes its state for damaged, and it is not");
                 self.summary.quarantines += 1;
                 self.node(id).damaged = true;
             }
