@@ -17,7 +17,8 @@ use crate::replica::{Replica, Role};
 use crate::state::StateView;
 use crate::time::Timestamp;
 
-/// A round ends after this many of the pauses between rounds, even if not all have answered.
+/// A round ends after this many of the pauses between rounds, or of heartbeats, which carry the answers, even if not all
+/// have answered.
 const PATIENCE: u32 = 5;
 
 /// After the last part, this many pauses pass before the first is compared again.
@@ -97,7 +98,8 @@ impl<S: StateView> Replica<S> {
         let Some(round) = &leader.comparison.under_way else { return };
         let mut asked = leader.progress.keys().filter(|node| self.links.contains(node)).chain([&me]);
         let is_complete = asked.all(|node| round.digests.contains_key(node));
-        if !is_complete && now.since(round.started) < period * PATIENCE {
+        let patience = period.max(self.settings.heartbeat) * PATIENCE;
+        if !is_complete && now.since(round.started) < patience {
             return;
         }
         leader.comparison.due = now + period;

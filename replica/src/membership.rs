@@ -95,11 +95,11 @@ impl<S: StateView> Replica<S> {
         self.removed.is_none() && (votes || may_vote)
     }
 
-    /// The committed configuration that does not have the asker, if the one that it names cannot count any more: it is
-    /// older, or it is not in the log although its place in it is decided.
+    /// The committed configuration that does not have the asker, if the one that it names cannot count any more: its place in
+    /// the log is decided, or it is of an epoch that is over there, as epochs in a log never decrease.
     pub(crate) fn excluding(&self, asker: NodeId, its: EntryId) -> Option<EntryId> {
         let committed = self.configurations.committed();
-        let is_past = its <= committed.id || its.version <= self.committed;
+        let is_past = its.version <= self.committed || its <= self.committed_id();
         (is_past && committed.member(asker).is_none()).then_some(committed.id)
     }
 

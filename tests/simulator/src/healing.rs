@@ -30,7 +30,7 @@ impl World {
             // What was begun before shows its effect before anybody looks.
             self.run_until(self.now + STEP);
             match self.leader() {
-                Some(leader) if self.is_calm(leader) && self.is_linked() => break,
+                Some(leader) if self.is_calm(leader) && self.unlinked().next().is_none() => break,
                 Some(leader) if self.is_accepted(leader) => self.tidy_up(leader),
                 _ if step % PATIENCE == 0 => self.elect_a_voter(),
                 _ => {}
@@ -134,10 +134,10 @@ impl World {
             && self.clients.unanswered() == 0
     }
 
-    /// Whether all members reach each other.
-    fn is_linked(&self) -> bool {
-        let reaches = |one, other| one == other || self.network.is_connected((one, other));
-        self.members_here().all(|one| self.members_here().all(|other| reaches(one, other)))
+    /// The members that do not reach each other, over a connection that nothing has happened to.
+    fn unlinked(&self) -> impl Iterator<Item = (NodeId, NodeId)> {
+        let pairs = self.members_here().flat_map(|one| self.members_here().map(move |other| (one, other)));
+        pairs.filter(|&(one, other)| one != other && !self.network.is_sound((one, other)))
     }
 
     fn members_here(&self) -> impl Iterator<Item = NodeId> {
@@ -165,6 +165,7 @@ impl World {
             format!("{id}: {status:?} {}", configuration.unwrap_or_default())
         };
         let nodes: Vec<String> = self.statuses().map(account).collect();
-        format!("{} requests wait\n{}", self.clients.unanswered(), nodes.join("\n"))
+        let (waiting, unlinked) = (self.clients.unanswered(), self.unlinked().collect::<Vec<_>>());
+        format!("{waiting} requests wait, not linked: {unlinked:?}\n{}", nodes.join("\n"))
     }
 }

@@ -59,6 +59,11 @@ impl Network {
         self.connections.contains_key(&pair)
     }
 
+    /// Whether a connection stands that has lost nothing. One that has will be found broken, and made anew.
+    pub(crate) fn is_sound(&self, pair: Pair) -> bool {
+        self.connections.get(&pair).is_some_and(|connection| connection.lost == [false; 2])
+    }
+
     pub(crate) fn connection(&self, pair: Pair) -> Option<ConnectionId> {
         self.connections.get(&pair).map(|connection| connection.id)
     }

@@ -7,10 +7,21 @@ use quorumkv_replica::{Input, LogRead, Outgoing, Task};
 
 use crate::model::store::Staged;
 use crate::node::{ChunkRequest, Job};
+use crate::plan::Plan;
 use crate::world::{Event, World};
 
 /// Pieces in one chunk of a snapshot.
 const CHUNK: usize = 2;
+
+impl Job {
+    /// How long it takes at most, in microseconds.
+    fn longest(&self, plan: &Plan) -> u64 {
+        match self {
+            Self::Digest(_) | Self::Apply(_) => plan.apply,
+            Self::WriteChunk(_) | Self::Install(_) => plan.apply.max(plan.task),
+        }
+    }
+}
 
 impl World {
     pub(crate) fn perform(&mut self, id: NodeId, task: Task) {
@@ -28,7 +39,7 @@ impl World {
     }
 
     pub(crate) fn begin(&mut self, id: NodeId, job: Job) {
-        let pause = self.rng.u64(10..=self.plan.apply);
+        let pause = self.rng.u64(10..=job.longest(&self.plan));
         let node = self.node(id);
         let incarnation = node.incarnation();
         let Some(process) = &mut node.process else { return };
@@ -40,15 +51,14 @@ impl World {
 
     /// Does the oldest job at once; the replica hears of it a little later.
     pub(crate) fn job_done(&mut self, id: NodeId, incarnation: u64) {
-        let (pause, report, spoil) =
-            (self.rng.u64(10..=self.plan.apply), self.rng.u64(0..=self.plan.apply), self.chance(1, 50));
+        let (report, spoil) = (self.rng.u64(0..=self.plan.apply), self.chance(1, 50));
         let node = self.nodes.get_mut(&id).expect("a node that works is there");
         if !node.lives(incarnation) {
             return;
         }
         let Some(process) = &mut node.process else { return };
         let Some(job) = process.jobs.pop_front() else { return };
-        let more = !process.jobs.is_empty();
+        let next = process.jobs.front().map(|next| next.longest(&self.plan));
         let mut done = Vec::new();
         match job {
             Job::Digest(task) => {
@@ -88,7 +98,8 @@ impl World {
         for done in done {
             self.schedule(delay, Event::Report(id, incarnation, done));
         }
-        if more {
+        if let Some(longest) = next {
+            let pause = self.rng.u64(10..=longest);
             self.schedule(pause, Event::JobDone(id, incarnation));
         }
     }

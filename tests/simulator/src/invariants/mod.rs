@@ -74,6 +74,13 @@ impl Invariants {
     /// A node is about to log these records.
     pub(crate) fn logged(&mut self, id: NodeId, before: &Image, records: &[LogRecord]) {
         self.entries.logged(id, before, records, &self.commits);
+        for record in records {
+            if let LogRecord::Entry(entry) = record
+                && let Some(configuration) = entry.configuration()
+            {
+                self.known.look(id, configuration);
+            }
+        }
     }
 
     /// A node has applied an entry.
