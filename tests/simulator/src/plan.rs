@@ -85,7 +85,7 @@ impl Plan {
         self.settings.append_bytes = 1;
         self.settings.pipeline = rng.usize(1..3);
         (self.clients, self.pause, self.reads) = (rng.u64(2..7), 2_000, 20);
-        (self.saves, self.trims, self.flips) = (rng.u64(4_000..40_000), 90, false);
+        (self.saves, self.trims) = (rng.u64(4_000..40_000), 90);
         (self.apply, self.task) = (100, rng.u64(5_000..300_000));
         // What they come to shows when all heals, so that the sooner the better.
         self.chaos = self.chaos.min(8_000_000);
@@ -109,7 +109,6 @@ impl Plan {
         self.partitions = Some(rng.u64(40_000..300_000));
         (self.saves, self.trims) =
             (rng.u64(10_000..100_000), *rng.choice(&[0, 90]).expect("there are choices"));
-        self.flips &= self.trims == 0;
         self
     }
 
@@ -122,9 +121,8 @@ impl Plan {
             if comes_and_goes { &[1, 2, 2, 3, 4, 4, 4, 5] } else { &[1, 2, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7] };
         let nodes = *rng.choice(sizes).expect("there are choices");
         let (trims, state_outruns_log) = (*rng.choice(&[0, 20, 90]).expect("there are choices"), rng.bool());
-        // A changed value is told only by comparison. Before it is found it can be copied with a snapshot, which nobody
-        // could know to be wrong.
-        let flips = nodes > 2 && trims == 0 && !state_outruns_log;
+        // A changed value is told only by comparison, among more than two.
+        let flips = nodes > 2;
         Self {
             nodes,
             chaos: rng.u64(2_000_000..50_000_000),

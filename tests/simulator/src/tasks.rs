@@ -116,7 +116,7 @@ impl World {
 
     pub(crate) fn serve_chunk(&mut self, id: NodeId, incarnation: u64, request: ChunkRequest) {
         let forget = self.chance(1, 40);
-        let node = self.node(id);
+        let node = self.nodes.get_mut(&id).expect("a node that is asked is there");
         if !node.lives(incarnation) {
             return;
         }
@@ -130,9 +130,19 @@ impl World {
                 .serving
                 .get(&position.snapshot)
                 .map(|snapshot| snapshot.chunk(&position.cursor, CHUNK)),
-            None => process.store.borrow().snapshot().map(|snapshot| {
-                process.serving.entry(snapshot.id()).or_insert(snapshot).chunk(&Bytes::new(), CHUNK)
-            }),
+            None => {
+                let store = process.store.borrow();
+                // A changed value that was copied before it is found could not be told from a right one: that is not tried.
+                let is_changed = store.is_spoiled && store.is_readable();
+                let snapshot = if is_changed {
+                    self.invariants.as_committed(&store).snapshot()
+                } else {
+                    store.snapshot()
+                };
+                snapshot.map(|snapshot| {
+                    process.serving.entry(snapshot.id()).or_insert(snapshot).chunk(&Bytes::new(), CHUNK)
+                })
+            }
         };
         let reply = match chunk {
             Some(chunk) => PropagateReply::Chunk { epoch, chunk },

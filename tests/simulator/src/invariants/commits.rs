@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use quorumkv_protocol::entry::{Answered, Entry};
 use quorumkv_protocol::membership::{Configuration, Replacement};
-use quorumkv_protocol::{EntryId, NodeId, RequestId, Version};
+use quorumkv_protocol::{EntryId, Epoch, NodeId, RequestId, Version};
 
 use crate::model::store::Store;
 
 /// The one log that all nodes commit, as far as any of them has.
 pub(crate) struct Commits {
     entries: Vec<Arc<Entry>>,
+    /// The epoch in which each of them was committed first.
+    epochs: Vec<Epoch>,
     requests: BTreeMap<RequestId, Version>,
     /// The newest configuration among them, or the first.
     configuration: Configuration,
@@ -30,8 +32,8 @@ impl Commits {
         let empty = Store::new(first.clone(), results);
         let sums = vec![empty.sum()];
         let checkpoints = vec![empty.clone()];
-        let (entries, requests) = (Vec::new(), BTreeMap::new());
-        Self { entries, requests, configuration: first, checkpoints, newest: empty, sums }
+        let (entries, epochs, requests) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { entries, epochs, requests, configuration: first, checkpoints, newest: empty, sums }
     }
 
     pub(super) fn entries(&self) -> &[Arc<Entry>] {
@@ -53,8 +55,13 @@ impl Commits {
         entry.configuration().expect("it has brought a configuration")
     }
 
-    /// A node committed this entry. True if it is the first to do so.
-    pub(super) fn commit(&mut self, id: NodeId, entry: &Arc<Entry>) -> bool {
+    /// In which epoch the entry at this version was committed first. Whoever voted for that has promised it.
+    pub(super) fn epoch_of(&self, version: Version) -> Epoch {
+        self.epochs[usize::try_from(version.get() - 1).expect("runs are short")]
+    }
+
+    /// A node committed this entry, in the epoch that it has promised. True if it is the first to do so.
+    pub(super) fn commit(&mut self, id: NodeId, promise: Epoch, entry: &Arc<Entry>) -> bool {
         let index = usize::try_from(entry.id.version.get() - 1).expect("runs are short");
         if let Some(known) = self.entries.get(index) {
             assert_eq!(known, entry, "{id} commits something else than another node has");
@@ -71,6 +78,7 @@ impl Commits {
             self.configuration = configuration.clone();
         }
         self.entries.push(Arc::clone(entry));
+        self.epochs.push(promise);
         self.newest.apply(entry);
         self.sums.push(self.newest.sum());
         if self.entries.len().is_multiple_of(CHECKPOINT) {
@@ -101,7 +109,7 @@ impl Commits {
     }
 
     /// What the committed entries come to, as far as this state has them.
-    fn state_at(&self, store: &Store) -> Store {
+    pub(super) fn state_at(&self, store: &Store) -> Store {
         let applied = usize::try_from(store.applied.version.get()).expect("runs are short");
         let from = applied / CHECKPOINT;
         let mut expected = self.checkpoints[from].clone();

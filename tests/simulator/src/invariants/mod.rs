@@ -57,9 +57,11 @@ impl Invariants {
 
     /// A node decided that these entries are committed.
     pub(crate) fn committed(&mut self, id: NodeId, entries: &[Arc<Entry>], nodes: &BTreeMap<NodeId, Node>) {
+        let process = nodes[&id].process.as_ref().expect("it has just decided that");
+        let promise = process.replica.status().promise;
         for entry in entries {
             let before = self.commits.configuration().clone();
-            if self.commits.commit(id, entry) {
+            if self.commits.commit(id, promise, entry) {
                 durability::check_quorum(entry.id, counting(id, nodes), nodes);
                 membership::check_step(&before, self.commits.configuration());
             }
@@ -106,6 +108,11 @@ impl Invariants {
         !node.damaged
             && self.commits.is_whole(&node.saved)
             && process.is_none_or(|process| self.holds_what_is_committed(process))
+    }
+
+    /// The state as it would be if nothing had happened to it.
+    pub(crate) fn as_committed(&self, store: &Store) -> Store {
+        self.commits.state_at(store)
     }
 
     /// Whether nothing has happened to the state of a node that runs.

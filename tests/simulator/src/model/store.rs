@@ -151,9 +151,13 @@ impl Store {
         })
     }
 
+    pub(crate) fn is_readable(&self) -> bool {
+        self.unreadable.is_empty()
+    }
+
     /// All of it, unless there is something that cannot be read.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
-        if !self.unreadable.is_empty() {
+        if !self.is_readable() {
             return None;
         }
         let key = |(key, record): (&Bytes, &Record)| Piece::Key {
