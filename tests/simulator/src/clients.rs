@@ -103,7 +103,7 @@ impl Clients {
 impl World {
     /// The client thinks of something new to ask.
     pub(crate) fn client_step(&mut self, client: u64) {
-        if self.healed
+        if self.clients_rest
             || self.reduction.requests.is_some_and(|most| self.clients.client(client).asked >= most)
         {
             return;
@@ -222,7 +222,7 @@ impl World {
 
     fn go_on(&mut self, client: u64, retry: Option<(What, u32)>) {
         self.clients.client(client).current = None;
-        let again = self.chance(self.plan.retries, 100) && !self.healed;
+        let again = self.chance(self.plan.retries, 100) && !self.clients_rest;
         match retry {
             Some((what, tries)) if again && tries < PATIENCE => self.send_request(client, what, tries + 1),
             Some(_) | None => {
@@ -238,8 +238,8 @@ impl World {
             return;
         }
         let sent = self.clients.tokens.remove(&token).expect("a request is answered once");
-        // Of what is demanded after all has healed, nothing is lost.
-        if !self.healed && self.chance(1, 20) {
+        // Of what is demanded in the end, nothing is lost.
+        if !self.clients_rest && self.chance(1, 20) {
             return self.note(|_| format!("the answer to t{} is lost: {}", token.0, render::reply(&reply)));
         }
         self.note(|_| format!("client {} hears of t{}: {}", sent.client, token.0, render::reply(&reply)));

@@ -18,28 +18,41 @@ const PATIENCE: u64 = 40;
 /// How long the cluster may take to recover, in microseconds, apart from sending all entries one by one.
 const BOUND: u64 = 30_000_000;
 
+/// Entries that a follower may be behind while clients go on.
+const LAG: u64 = 20;
+
 impl World {
-    /// Heals everything, elects one leader, and demands that all agree, all are answered, and new requests succeed.
+    /// Heals everything, elects one leader, and demands that all agree, all are answered, and new requests succeed. Before that
+    /// clients may go on for a while, and everybody must come to be well meanwhile.
     pub(crate) fn heal_and_demand_progress(&mut self) {
         self.heal();
         self.elect_a_voter();
-        let Plan { sync, apply, task, delay, .. } = self.plan;
-        let entry = sync + apply + 2 * (task + delay);
-        let end = self.now + BOUND + self.invariants.committed_entries() * entry;
+        if self.plan.some_go_on {
+            self.note(|_| "clients go on".to_owned());
+            self.recover(Self::is_well);
+        }
+        self.clients_rest = true;
+        self.note(|_| "clients rest".to_owned());
+        let leader = self.recover(|world, leader| world.is_calm(leader) && world.unlinked().next().is_none());
+        self.demand_service(leader);
+        self.invariants.check_agreement(&self.nodes, &self.away);
+    }
+
+    /// Waits until there is a leader of whom that is true.
+    fn recover(&mut self, is_recovered: impl Fn(&Self, NodeId) -> bool) -> NodeId {
+        let end = self.now + BOUND + self.invariants.committed_entries() * self.plan.entry();
         for step in 1.. {
             // What was begun before shows its effect before anybody looks.
             self.run_until(self.now + STEP);
             match self.leader() {
-                Some(leader) if self.is_calm(leader) && self.unlinked().next().is_none() => break,
+                Some(leader) if is_recovered(self, leader) => return leader,
                 Some(leader) if self.is_accepted(leader) => self.tidy_up(leader),
                 _ if step % PATIENCE == 0 => self.elect_a_voter(),
                 _ => {}
             }
             assert!(self.now < end, "the cluster does not recover: {}", self.describe());
         }
-        let leader = self.leader().expect("it is calm");
-        self.demand_service(leader);
-        self.invariants.check_agreement(&self.nodes, &self.away);
+        unreachable!("there is an end to it")
     }
 
     fn heal(&mut self) {
@@ -48,6 +61,9 @@ impl World {
         self.network.slow.clear();
         (self.plan.delayed, self.plan.duplicated) = (0, 0);
         self.plan.task = self.plan.task.min(self.plan.sync);
+        self.plan.store = self.plan.store.min(self.plan.task.max(self.plan.apply));
+        // Whoever fell behind can catch up with clients that ask no faster than this.
+        self.plan.pause = self.plan.pause.max(self.plan.entry() * self.plan.clients * 4);
         self.leave_some_away();
         let now = self.now;
         for id in self.all() {
@@ -106,6 +122,25 @@ impl World {
     fn statuses(&self) -> impl Iterator<Item = (NodeId, Status)> {
         let here = self.nodes.iter().filter(|(id, _)| !self.away.contains(id));
         here.filter_map(|(&id, node)| Some((id, node.process.as_ref()?.replica.status())))
+    }
+
+    /// Whether all members follow, and have what was committed long ago, in a state that is as it should be, while clients go on.
+    fn is_well(&self, leader: NodeId) -> bool {
+        let Some(process) = &self.nodes[&leader].process else { return false };
+        let (configuration, leading) = (process.replica.configuration(), process.replica.status());
+        let follows = |(id, status): (NodeId, Status)| match configuration.member(id) {
+            Some(_) => {
+                let is_current = status.promise == leading.promise && status.leader == Some(leader);
+                is_current && !status.restoring && !status.damaged && status.lag <= LAG
+            }
+            None => status.membership == Membership::Outsider,
+        };
+        let is_here =
+            |member: &Member| self.away.contains(&member.node) || self.nodes[&member.node].process.is_some();
+        self.is_accepted(leader)
+            && configuration.replacements.is_empty()
+            && configuration.members().all(is_here)
+            && self.statuses().all(follows)
     }
 
     /// Whether one leads, all other members follow, all of them have everything and nobody waits. A node that promised a

@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) tick: u64,
     /// Whether only a majority heals at the end.
     pub(crate) some_stay_away: bool,
+    /// Whether clients go on while all heals.
+    pub(crate) some_go_on: bool,
     pub(crate) settings: Settings,
     pub(crate) clients: u64,
     pub(crate) keys: u64,
@@ -37,8 +39,10 @@ pub(crate) struct Plan {
     /// How long a sync and an application take at most.
     pub(crate) sync: u64,
     pub(crate) apply: u64,
-    /// How long it takes at most to read from the log, and to serve and store a piece of a snapshot.
+    /// How long it takes at most to read from the log, and to serve a piece of a snapshot.
     pub(crate) task: u64,
+    /// How long it takes at most to store a piece of a snapshot, and to put the whole in place.
+    pub(crate) store: u64,
     /// How often a client retries what it got no answer to, in a hundred.
     pub(crate) retries: u64,
     pub(crate) elections: u64,
@@ -69,13 +73,27 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What a run is like: mostly anything, now and then a storm, and now and then logs that nobody can keep up with.
+    /// What a run is like: mostly anything, now and then a storm, logs that nobody can keep up with, or members that come and go all the time.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let mut plan = Self::draw_anything(rng);
         if rng.u8(0..4) == 0 {
             plan = plan.in_a_storm(rng);
         }
-        if rng.u8(0..5) == 0 { plan.in_arrears(rng) } else { plan }
+        if rng.u8(0..5) == 0 {
+            plan = plan.in_arrears(rng);
+        }
+        if plan.changes.is_some() && rng.u8(0..4) == 0 { plan.in_flux(rng) } else { plan }
+    }
+
+    /// Members come and go faster than all of them can hear of it, and clients read at those that have not: where configurations
+    /// meet.
+    fn in_flux(mut self, rng: &mut Rng) -> Self {
+        self.chaos = self.chaos.min(15_000_000);
+        (self.clients, self.keys, self.pause, self.reads) = (rng.u64(3..7), 1, 2_000, 80);
+        self.changes = Some(rng.u64(5_000..60_000));
+        self.partitions = Some(rng.u64(40_000..300_000));
+        self.breaks = Some(rng.u64(20_000..200_000));
+        self
     }
 
     /// Logs are trimmed as soon as they can be, and kept on disk only, while followers fall behind and get what they miss entry by
@@ -87,6 +105,7 @@ impl Plan {
         (self.clients, self.pause, self.reads) = (rng.u64(2..7), 2_000, 20);
         (self.saves, self.trims) = (rng.u64(4_000..40_000), 90);
         (self.apply, self.task) = (100, rng.u64(5_000..300_000));
+        self.store = *rng.choice(&[self.apply, self.task]).expect("there are choices");
         // What they come to shows when all heals, so that the sooner the better.
         self.chaos = self.chaos.min(8_000_000);
         self.delayed = 50;
@@ -114,6 +133,7 @@ impl Plan {
 
     fn draw_anything(rng: &mut Rng) -> Self {
         let sync = *rng.choice(&[200, 2_000, 20_000]).expect("there are choices");
+        let apply = *rng.choice(&[100, 2_000, 20_000]).expect("there are choices");
         let comes_and_goes = rng.bool();
         // Where members come and go, even numbers are the hardest: two configurations that both follow the same one can have
         // majorities that do not overlap.
@@ -128,6 +148,7 @@ impl Plan {
             chaos: rng.u64(2_000_000..50_000_000),
             tick: *rng.choice(&[5_000, 10_000, 10_000, 30_000]).expect("there are choices"),
             some_stay_away: rng.bool(),
+            some_go_on: rng.u8(0..4) == 0,
             settings: settings(rng),
             clients: rng.u64(1..7),
             keys: *rng.choice(&[1, 1, 2, 3]).expect("there are choices"),
@@ -139,7 +160,8 @@ impl Plan {
             duplicated: *rng.choice(&[0, 5, 50]).expect("there are choices"),
             sync,
             task: sync * 4,
-            apply: *rng.choice(&[100, 2_000, 20_000]).expect("there are choices"),
+            apply,
+            store: *rng.choice(&[apply, apply.max(sync * 4)]).expect("there are choices"),
             retries: *rng.choice(&[20, 70, 95]).expect("there are choices"),
             elections: elections(rng),
             rivals: rng.u64(0..60),
@@ -164,6 +186,11 @@ impl Plan {
 }
 
 impl Plan {
+    /// How long one entry takes at most when all is well, if there is nothing else to do.
+    pub(crate) const fn entry(&self) -> u64 {
+        self.sync + self.apply + 2 * (self.task + self.delay)
+    }
+
     /// The same with less in it.
     pub(crate) fn reduced(mut self, reduction: &Reduction) -> Self {
         self.clients = self.clients.min(reduction.clients.unwrap_or(u64::MAX));

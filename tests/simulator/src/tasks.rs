@@ -18,7 +18,7 @@ impl Job {
     fn longest(&self, plan: &Plan) -> u64 {
         match self {
             Self::Digest(_) | Self::Apply(_) => plan.apply,
-            Self::WriteChunk(_) | Self::Install(_) => plan.apply.max(plan.task),
+            Self::WriteChunk(_) | Self::Install(_) => plan.store,
         }
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct World {
     pub(crate) counter: u64,
     /// Whether the time of faults is over.
     pub(crate) healed: bool,
+    /// Whether clients ask nothing more by themselves.
+    pub(crate) clients_rest: bool,
     events: Queue<Event>,
     /// Nodes that stay away when all else heals.
     pub(crate) away: BTreeSet<NodeId>,
@@ -120,6 +122,7 @@ impl World {
             summary: Summary::default(),
             counter: 0,
             healed: false,
+            clients_rest: false,
             events: Queue::new(),
             away: BTreeSet::new(),
             trace,
