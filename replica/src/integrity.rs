@@ -150,8 +150,10 @@ impl<S: StateView> Replica<S> {
 
     /// A snapshot took the place of the state. If that was damaged, what was committed since follows.
     pub(crate) fn mended(&mut self, snapshot: EntryId) {
-        // What was found in the state before, or asked about it, is not true of this one.
-        let Integrity { damaged, .. } = mem::take(&mut self.integrity);
+        // What was found in the state before, or answered about it, is not true of this one. A comparison that was asked for goes
+        // on without this node, or it could take what was said of the state before for the verdict on this one.
+        let Integrity { damaged, asked, .. } = mem::take(&mut self.integrity);
+        self.integrity.asked = asked;
         if damaged.is_none() {
             return;
         }

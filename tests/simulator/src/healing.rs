@@ -33,7 +33,13 @@ impl World {
         }
         self.clients_rest = true;
         self.note(|_| "clients rest".to_owned());
-        let leader = self.recover(|world, leader| world.is_calm(leader) && world.unlinked().next().is_none());
+        let is_calm = |world: &Self, leader| world.is_calm(leader) && world.unlinked().next().is_none();
+        let mut leader = self.recover(is_calm);
+        if self.plan.damages.is_some() {
+            // A comparison that is under way may yet find what is overwritten by now.
+            self.run_until(self.now + self.plan.comparison());
+            leader = self.recover(is_calm);
+        }
         self.demand_service(leader);
         self.invariants.check_agreement(&self.nodes, &self.away);
     }

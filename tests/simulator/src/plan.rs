@@ -191,6 +191,13 @@ impl Plan {
         self.sync + self.apply + 2 * (self.task + self.delay)
     }
 
+    /// How long one comparison of the states takes at most, in microseconds.
+    pub(crate) fn comparison(&self) -> u64 {
+        let Settings { compare, heartbeat, .. } = self.settings;
+        let longest = compare.max(heartbeat) * 6 + heartbeat * 2;
+        u64::try_from(longest.as_micros()).expect("heartbeats are short")
+    }
+
     /// The same with less in it.
     pub(crate) fn reduced(mut self, reduction: &Reduction) -> Self {
         self.clients = self.clients.min(reduction.clients.unwrap_or(u64::MAX));
