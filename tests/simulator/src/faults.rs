@@ -270,7 +270,7 @@ impl World {
     }
 
     /// Something happens to a value of one node, if all nodes are well.
-    fn damage_some(&mut self) {
+    pub(crate) fn damage_some(&mut self) {
         let is_well = |id: &NodeId| self.invariants.is_whole(&self.nodes[id]);
         let running = self.running();
         if !self.all().iter().all(is_well) {

@@ -29,6 +29,9 @@ impl World {
         self.elect_a_voter();
         if self.plan.some_go_on {
             self.note(|_| "clients go on".to_owned());
+            if self.plan.damages.is_some() {
+                self.damage_some();
+            }
             self.recover(Self::is_well);
         }
         self.clients_rest = true;

@@ -73,7 +73,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What a run is like: mostly anything, now and then a storm, logs that nobody can keep up with, or members that come and go all the time.
+    /// What a run is like: mostly anything, now and then a storm, logs that nobody can keep up with, members that come and go all the time, or states that decay.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let mut plan = Self::draw_anything(rng);
         if rng.u8(0..4) == 0 {
@@ -82,7 +82,23 @@ impl Plan {
         if rng.u8(0..5) == 0 {
             plan = plan.in_arrears(rng);
         }
-        if plan.changes.is_some() && rng.u8(0..4) == 0 { plan.in_flux(rng) } else { plan }
+        match rng.u8(0..4) {
+            0 if plan.changes.is_some() => plan.in_flux(rng),
+            0 if plan.damages.is_some() => plan.in_decay(rng),
+            _ => plan,
+        }
+    }
+
+    /// States are damaged and repaired all the time, while clients write: where a repair meets what is voted for meanwhile.
+    fn in_decay(mut self, rng: &mut Rng) -> Self {
+        self.chaos = self.chaos.min(15_000_000);
+        self.settings.append_bytes = 1;
+        self.settings.pipeline = 4;
+        (self.clients, self.keys, self.pause, self.reads) = (rng.u64(3..7), 2, 2_000, 20);
+        self.damages = Some(rng.u64(10_000..200_000));
+        self.breaks = Some(rng.u64(20_000..200_000));
+        self.apply = *rng.choice(&[100, 20_000]).expect("there are choices");
+        self
     }
 
     /// Members come and go faster than all of them can hear of it, and clients read at those that have not: where configurations
@@ -106,6 +122,7 @@ impl Plan {
         (self.saves, self.trims) = (rng.u64(4_000..40_000), 90);
         (self.apply, self.task) = (100, rng.u64(5_000..300_000));
         self.store = *rng.choice(&[self.apply, self.task]).expect("there are choices");
+        self.results = rng.usize(2..10);
         // What they come to shows when all heals, so that the sooner the better.
         self.chaos = self.chaos.min(8_000_000);
         self.delayed = 50;
@@ -161,7 +178,7 @@ impl Plan {
             sync,
             task: sync * 4,
             apply,
-            store: *rng.choice(&[apply, apply.max(sync * 4)]).expect("there are choices"),
+            store: *rng.choice(&[apply, apply.max(sync * 4), 80_000]).expect("there are choices"),
             retries: *rng.choice(&[20, 70, 95]).expect("there are choices"),
             elections: elections(rng),
             rivals: rng.u64(0..60),
