@@ -168,7 +168,8 @@ impl Invariants {
         self.known.look(id, process.replica.committed_configuration());
         self.promises.look(id, status.promise);
         self.progress.look(id, status.committed, &nodes[&id]);
-        bounds::check(id, &process.replica.load(), process.recovered_bytes, settings);
+        let epochs = status.promise.counter();
+        bounds::check(id, &process.replica.load(), process.recovered_bytes, epochs, settings);
         assert!(status.applied <= status.committed, "{id} applied more than is committed");
         assert!(status.committed <= status.last.version, "{id} committed more than it has");
     }
