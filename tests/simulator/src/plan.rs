@@ -7,6 +7,9 @@ use quorumkv_replica::Settings;
 
 use crate::shrink::Reduction;
 
+/// What an entry takes in memory, mostly.
+const ENTRY: usize = 250;
+
 /// Mean times between events of one kind, in microseconds; `None`: it does not happen in this run.
 type Every = Option<u64>;
 
@@ -203,9 +206,13 @@ impl Plan {
 }
 
 impl Plan {
-    /// How long one entry takes at most when all is well, if there is nothing else to do.
-    pub(crate) const fn entry(&self) -> u64 {
-        self.sync + self.apply + 2 * (self.task + self.delay)
+    /// How long one entry takes at most when all is well, if there is nothing else to do. A follower whose state cannot keep up turns
+    /// away what it has no room for, and is sent that again after a while.
+    pub(crate) fn entry(&self) -> u64 {
+        let Settings { resend, backlog_bytes, .. } = self.settings;
+        let room = backlog_bytes.div_ceil(ENTRY) as u64;
+        let throttled = u64::try_from(resend.as_micros()).expect("it is not long") / room;
+        throttled.max(self.sync + self.apply + 2 * (self.task + self.delay))
     }
 
     /// How long one comparison of the states takes at most, in microseconds.
