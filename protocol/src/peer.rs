@@ -47,8 +47,10 @@ pub enum PeerMessage {
     HeartbeatReply(HeartbeatReply),
     /// Answers a [`Vote::Lead`] or a [`ReadSample`] of a node that was removed from the cluster and does not know it.
     NotMember {
-        /// The committed configuration without it. It is newer than the one that the node named.
+        /// The committed configuration without it.
         since: EntryId,
+        /// The configuration that the node named, which cannot count any more. If another has come since, this says nothing.
+        named: EntryId,
     },
     /// A voter does not hear the leader of this epoch, which it has promised. Repeated while it does not; needs no reply.
     Doubt {

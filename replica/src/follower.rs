@@ -21,7 +21,7 @@ impl<S: StateView> Replica<S> {
             return;
         }
         if let Some(since) = self.excluding(from, configuration) {
-            return self.out.reply(from, correlation, PeerMessage::NotMember { since });
+            return self.out.reply(from, correlation, PeerMessage::NotMember { since, named: configuration });
         }
         if !self.may_promise(configuration) {
             return;

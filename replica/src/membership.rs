@@ -103,12 +103,13 @@ impl<S: StateView> Replica<S> {
         (is_past && committed.member(asker).is_none()).then_some(committed.id)
     }
 
-    /// Somebody knows that this node is no member by this committed configuration.
-    pub(crate) fn on_not_member(&mut self, since: EntryId) {
-        if !self.is_member() {
+    /// Somebody knows that this node is no member by this committed configuration, and that the one that it named cannot count.
+    pub(crate) fn on_not_member(&mut self, since: EntryId, named: EntryId) {
+        let latest = self.configuration();
+        if !self.is_member() || named != latest.id {
+            // It may have been added again since it asked.
             return;
         }
-        let latest = self.configuration();
         if since > latest.id || (since == latest.id && latest.member(self.me).is_none()) {
             self.leave(since);
         } else if matches!(self.role, Role::Follower) {

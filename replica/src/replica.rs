@@ -270,7 +270,7 @@ impl<S: StateView> Replica<S> {
             PeerMessage::ReadSampleReply(reply) => self.on_sample_reply(from, correlation, reply),
             PeerMessage::Heartbeat(heartbeat) => self.on_heartbeat(from, correlation, &heartbeat),
             PeerMessage::HeartbeatReply(reply) => self.on_heartbeat_reply(from, &reply),
-            PeerMessage::NotMember { since } => self.on_not_member(since),
+            PeerMessage::NotMember { since, named } => self.on_not_member(since, named),
             PeerMessage::Doubt { epoch } => self.on_doubt(from, epoch),
         }
     }

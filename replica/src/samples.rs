@@ -34,7 +34,11 @@ impl<S: StateView> Replica<S> {
     /// A member that has no vote shows nothing that could be counted, but tells an asker whose configuration is outdated so.
     pub(crate) fn on_sample(&mut self, from: NodeId, correlation: u64, sample: ReadSample) {
         if let Some(since) = self.excluding(from, sample.configuration) {
-            return self.out.reply(from, correlation, PeerMessage::NotMember { since });
+            return self.out.reply(
+                from,
+                correlation,
+                PeerMessage::NotMember { since, named: sample.configuration },
+            );
         }
         if !self.is_voter() && (!self.is_member() || self.configuration().id <= sample.configuration) {
             return;

@@ -449,7 +449,7 @@ pub(crate) fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::HeartbeatReply(HeartbeatReply { restoring: true, ..reply }),
         PeerMessage::HeartbeatReply(HeartbeatReply { disk_full: true, ..reply }),
         PeerMessage::HeartbeatReply(HeartbeatReply { damaged: true, ..reply }),
-        PeerMessage::NotMember { since: entry_id(7, 43) },
+        PeerMessage::NotMember { since: entry_id(7, 43), named: entry_id(6, 40) },
         PeerMessage::Doubt { epoch: entry_id(7, 43).epoch },
     ];
     messages.extend(votes().into_iter().map(PeerMessage::Vote));

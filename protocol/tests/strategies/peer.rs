@@ -152,7 +152,7 @@ pub(crate) fn peer_envelope() -> impl Strategy<Value = PeerEnvelope> {
         heartbeat().prop_map(PeerMessage::Heartbeat),
         heartbeat_reply().prop_map(PeerMessage::HeartbeatReply),
         epoch().prop_map(|epoch| PeerMessage::Doubt { epoch }),
-        entry_id().prop_map(|since| PeerMessage::NotMember { since }),
+        (entry_id(), entry_id()).prop_map(|(since, named)| PeerMessage::NotMember { since, named }),
     ];
     (number(), body).prop_map(|(correlation, body)| PeerEnvelope { correlation, body })
 }

@@ -366,6 +366,7 @@ impl World {
             }
             Notice::Repaired { .. } => {
                 self.summary.repairs += 1;
+                self.invariants.repaired(id);
                 self.node(id).damaged = false;
             }
             Notice::Impeach { .. } => {
@@ -386,8 +387,11 @@ impl World {
             | Notice::TooFarBehind { .. }
             | Notice::NotAVoter
             | Notice::ConfigurationCommitted { .. }
-            | Notice::Removed { .. }
-            | Notice::Restoring { .. } => {}
+            | Notice::Removed { .. } => {}
+            Notice::Restoring { .. } => {
+                let process = self.nodes[&id].process.as_ref().expect("it just said so");
+                self.invariants.restoring(id, process);
+            }
         }
     }
 

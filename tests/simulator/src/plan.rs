@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) task: u64,
     /// How long it takes at most to store a piece of a snapshot, and to put the whole in place.
     pub(crate) store: u64,
+    /// Pieces of the state in one chunk of a snapshot.
+    pub(crate) chunk: usize,
     /// How often a client retries what it got no answer to, in a hundred.
     pub(crate) retries: u64,
     pub(crate) elections: u64,
@@ -181,6 +183,7 @@ impl Plan {
             sync,
             task: sync * 4,
             apply,
+            chunk: *rng.choice(&[1, 2, 5, 100]).expect("there are choices"),
             store: *rng.choice(&[apply, apply.max(sync * 4), 80_000]).expect("there are choices"),
             retries: *rng.choice(&[20, 70, 95]).expect("there are choices"),
             elections: elections(rng),

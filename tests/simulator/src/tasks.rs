@@ -10,9 +10,6 @@ use crate::node::{ChunkRequest, Job};
 use crate::plan::Plan;
 use crate::world::{Event, World};
 
-/// Pieces in one chunk of a snapshot.
-const CHUNK: usize = 2;
-
 impl Job {
     /// How long it takes at most, in microseconds.
     fn longest(&self, plan: &Plan) -> u64 {
@@ -115,7 +112,7 @@ impl World {
     }
 
     pub(crate) fn serve_chunk(&mut self, id: NodeId, incarnation: u64, request: ChunkRequest) {
-        let forget = self.chance(1, 40);
+        let (forget, size) = (self.chance(1, 40), self.plan.chunk);
         let node = self.nodes.get_mut(&id).expect("a node that is asked is there");
         if !node.lives(incarnation) {
             return;
@@ -126,10 +123,9 @@ impl World {
             process.serving.clear();
         }
         let chunk = match resume {
-            Some(position) => process
-                .serving
-                .get(&position.snapshot)
-                .map(|snapshot| snapshot.chunk(&position.cursor, CHUNK)),
+            Some(position) => {
+                process.serving.get(&position.snapshot).map(|snapshot| snapshot.chunk(&position.cursor, size))
+            }
             None => {
                 let store = process.store.borrow();
                 // A changed value that was copied before it is found could not be told from a right one: that is not tried.
@@ -140,7 +136,7 @@ impl World {
                     store.snapshot()
                 };
                 snapshot.map(|snapshot| {
-                    process.serving.entry(snapshot.id()).or_insert(snapshot).chunk(&Bytes::new(), CHUNK)
+                    process.serving.entry(snapshot.id()).or_insert(snapshot).chunk(&Bytes::new(), size)
                 })
             }
         };

@@ -11,6 +11,7 @@ mod membership;
 mod progress;
 mod promises;
 mod reads;
+mod repairs;
 mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,7 @@ use entries::Entries;
 use history::History;
 use progress::Progress;
 use promises::Promises;
+use repairs::Repairs;
 
 /// All invariants.
 pub(crate) struct Invariants {
@@ -41,6 +43,7 @@ pub(crate) struct Invariants {
     entries: Entries,
     progress: Progress,
     accepts: Accepts,
+    repairs: Repairs,
 }
 
 impl Invariants {
@@ -52,6 +55,7 @@ impl Invariants {
             entries: Entries::default(),
             progress: Progress::default(),
             accepts: Accepts::default(),
+            repairs: Repairs::default(),
         }
     }
 
@@ -83,6 +87,19 @@ impl Invariants {
                 self.known.look(id, configuration);
             }
         }
+    }
+
+    /// A node pulls the state of another.
+    pub(crate) fn restoring(&mut self, id: NodeId, process: &Process) {
+        let status = process.replica.status();
+        if status.damaged {
+            self.repairs.began(id, status.promise);
+        }
+    }
+
+    /// A node has another state in the place of a damaged one.
+    pub(crate) fn repaired(&mut self, id: NodeId) {
+        self.repairs.ended(id);
     }
 
     /// A node has applied an entry.
@@ -136,6 +153,7 @@ impl Invariants {
         self.promises.started(id, promise);
         self.progress.started(id, &nodes[&id]);
         self.accepts.started(id);
+        self.repairs.started(id);
     }
 
     /// A node's epoch is established.

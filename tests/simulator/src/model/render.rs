@@ -171,7 +171,9 @@ pub(crate) fn message(message: &PeerMessage) -> String {
             if reply.damaged { ", damaged" } else { "" },
             reply.compared.map_or(String::new(), |compared| format!(", digest {}", compared.round)),
         ),
-        PeerMessage::NotMember { since } => format!("NotMember since {}", id(*since)),
+        PeerMessage::NotMember { since, named } => {
+            format!("NotMember by {} since {}", id(*named), id(*since))
+        }
         PeerMessage::Doubt { epoch: of } => format!("Doubt {}", epoch(*of)),
     }
 }
