@@ -18,7 +18,7 @@ use quorumkv_replica::{
 
 use crate::model::disk::Disk;
 use crate::model::render;
-use crate::model::store::{Shared, Snapshot, Staged, Store};
+use crate::model::store::{DAMAGED, Shared, Snapshot, Staged, Store};
 use crate::model::{configuration, member};
 
 /// Results of requests that the states remember, and pieces in one chunk of a snapshot.
@@ -268,7 +268,8 @@ impl Cluster {
     /// Something happens to the value of a key.
     pub(crate) fn damage(&mut self, id: NodeId, key: &str, is_readable: bool) {
         let key = Bytes::copy_from_slice(key.as_bytes());
-        let is_there = self.node(id).store.borrow_mut().damage(&key, is_readable);
+        let is_there =
+            self.node(id).store.borrow_mut().damage(&key, is_readable.then_some(Bytes::from_static(DAMAGED)));
         assert!(is_there, "only what is there can be damaged");
     }
 

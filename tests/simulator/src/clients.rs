@@ -285,7 +285,7 @@ impl World {
                 return code == ErrorCode::RequestExpired;
             }
             // Nobody knows yet that the value was changed on the disk of whoever decided.
-            (What::Read(_), Reply::Read { value: Some(value), .. }) if value.value == DAMAGED => {
+            (What::Read(_), Reply::Read { value: Some(value), .. }) if value.value.starts_with(DAMAGED) => {
                 return false;
             }
             (What::Read(key), Reply::Read { value, evidence }) => {

@@ -5,6 +5,7 @@ use fastrand::Rng;
 use quorumkv_protocol::NodeId;
 use quorumkv_replica::Input;
 
+use crate::model::store::DAMAGED;
 use crate::network::Pair;
 use crate::world::{Event, World};
 
@@ -281,8 +282,10 @@ impl World {
         let keys: Vec<Bytes> = process.store.borrow().keys.keys().cloned().collect();
         let is_readable = self.plan.flips && self.rng.bool();
         let Some(key) = self.rng.choice(&keys) else { return };
+        // No two nodes are damaged in the same way.
+        let value = [DAMAGED, id.to_string().as_bytes()].concat().into();
         if let Some(process) = &self.nodes[&id].process
-            && process.store.borrow_mut().damage(key, is_readable)
+            && process.store.borrow_mut().damage(key, is_readable.then_some(value))
         {
             self.summary.damages += 1;
             self.note(|_| {

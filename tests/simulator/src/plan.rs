@@ -103,6 +103,9 @@ impl Plan {
         self.damages = Some(rng.u64(10_000..200_000));
         self.breaks = Some(rng.u64(20_000..200_000));
         self.apply = *rng.choice(&[100, 20_000]).expect("there are choices");
+        // Repairs are quick, and entries are slow to be committed.
+        (self.task, self.store, self.chunk) = (800, 100, 100);
+        self.slow_disks = Some(rng.u64(50_000..300_000));
         self
     }
 
@@ -128,6 +131,8 @@ impl Plan {
         (self.apply, self.task) = (100, rng.u64(5_000..300_000));
         self.store = *rng.choice(&[self.apply, self.task]).expect("there are choices");
         self.results = rng.usize(2..10);
+        self.chunk = *rng.choice(&[2, 100, 100]).expect("there are choices");
+        (self.elections, self.rivals) = (self.elections.min(rng.u64(20_000..500_000)), rng.u64(20..60));
         // What they come to shows when all heals, so that the sooner the better.
         self.chaos = self.chaos.min(8_000_000);
         self.delayed = 50;

@@ -38,7 +38,7 @@ fn weight(key: &Bytes, record: &Record) -> u64 {
     id.iter().fold(hash, |hash, part| (hash ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23))
 }
 
-/// What a damaged value reads.
+/// What a damaged value begins with.
 pub(crate) const DAMAGED: &[u8] = b"damaged";
 
 /// A part of a snapshot.
@@ -121,12 +121,12 @@ impl Store {
         self.sum
     }
 
-    /// Something happens to a key on the disk: its value changes, or cannot be read any more. False if there is no such key.
-    pub(crate) fn damage(&mut self, key: &Bytes, is_readable: bool) -> bool {
+    /// Something happens to a key on the disk: its value becomes this, or cannot be read any more. False if there is no such key.
+    pub(crate) fn damage(&mut self, key: &Bytes, value: Option<Bytes>) -> bool {
         let Some(record) = self.keys.get_mut(key) else { return false };
         self.is_spoiled = true;
-        if is_readable {
-            record.value = Bytes::from_static(DAMAGED);
+        if let Some(value) = value {
+            record.value = value;
         } else {
             self.unreadable.insert(key.clone());
         }
