@@ -26,7 +26,7 @@ mod summary;
 mod tasks;
 mod world;
 
-pub use run::{Failure, run, trace_hash};
+pub use run::{Failure, nodes, run, trace_hash};
 pub use shrink::{Reduction, Shrunk, shrink};
 pub use summary::Summary;
 pub use world::Trace;

@@ -23,6 +23,9 @@ pub(crate) struct Many {
     /// Simulated time to run instead, in years of 365 days.
     #[arg(long, conflicts_with = "seeds")]
     years: Option<f64>,
+    /// Only those seeds whose clusters begin with so many nodes.
+    #[arg(long)]
+    nodes: Option<u64>,
     /// How many at a time; all cores if it is not given.
     #[arg(long)]
     jobs: Option<usize>,
@@ -69,8 +72,11 @@ impl Many {
     fn work(&self, progress: &Progress) {
         while !progress.failed.load(Ordering::Relaxed) && !self.is_done(&progress.lock()) {
             let seed = progress.next.fetch_add(1, Ordering::Relaxed);
-            if self.years.is_none() && seed >= self.first + self.seeds {
+            if self.years.is_none() && self.nodes.is_none() && seed >= self.first + self.seeds {
                 return;
+            }
+            if self.nodes.is_some_and(|nodes| nodes != quorumkv_simulator::nodes(seed)) {
+                continue;
             }
             let began = cpu_time();
             let ended = quorumkv_simulator::run(seed, &Reduction::default(), Trace::Off);

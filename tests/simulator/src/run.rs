@@ -7,7 +7,10 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 use std::time::Duration;
 
+use fastrand::Rng;
+
 use crate::faults::Occurrence;
+use crate::plan::Plan;
 use crate::shrink::Reduction;
 use crate::summary::Summary;
 use crate::world::{Trace, World};
@@ -66,6 +69,12 @@ fn message(panic: &(dyn Any + Send)) -> String {
 /// What was seen that must never be.
 pub fn run(seed: u64, reduction: &Reduction, trace: Trace) -> Result<Summary, Failure> {
     world(seed, reduction, trace).map(|(summary, _)| summary)
+}
+
+/// How many nodes a seed's cluster begins with.
+#[must_use]
+pub fn nodes(seed: u64) -> u64 {
+    Plan::draw(&mut Rng::with_seed(seed)).nodes
 }
 
 /// A hash of everything that happens in a run: the same for the same seed, byte for byte.

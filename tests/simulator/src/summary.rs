@@ -5,6 +5,9 @@ use std::fmt;
 /// Microseconds in a year of 365 days.
 const YEAR: f64 = 365.0 * 86_400.0 * 1e6;
 
+/// How often everything has to happen in the runs of CI: once could be an accident of one seed.
+const ENOUGH: u64 = 20;
+
 /// How much happened, over one run or many.
 #[derive(Clone, Default, Debug)]
 pub struct Summary {
@@ -111,16 +114,16 @@ impl Summary {
     /// A simulator in which something never happens proves nothing about it.
     ///
     /// # Panics
-    /// If something that should be tried never happened.
+    /// If something that should be tried hardly ever happened.
     pub fn assert_covers_everything(&self) {
         let never: Vec<&str> = self
             .clone()
             .counts()
             .into_iter()
-            .filter(|(name, count)| **count == 0 && *name != "undecided")
+            .filter(|(name, count)| **count < ENOUGH && *name != "undecided")
             .map(|(name, _)| name)
             .collect();
-        assert!(never.is_empty(), "what should be tried never happened: {}", never.join(", "));
+        assert!(never.is_empty(), "what should be tried hardly ever happened: {}", never.join(", "));
     }
 }
 
