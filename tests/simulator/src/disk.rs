@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
@@ -27,7 +27,7 @@ struct Directory {
     /// What is left of that after a crash for certain.
     durable_names: BTreeMap<String, SimFile>,
     /// Shared with the files.
-    syncs_fail: Arc<AtomicBool>,
+    syncs: Arc<Syncs>,
     made: u64,
 }
 
@@ -35,7 +35,25 @@ struct Directory {
 #[derive(Clone, Debug)]
 struct SimFile {
     content: Arc<Mutex<Content>>,
-    syncs_fail: Arc<AtomicBool>,
+    syncs: Arc<Syncs>,
+}
+
+/// How many syncs still succeed.
+#[derive(Debug)]
+struct Syncs(AtomicU32);
+
+impl Default for Syncs {
+    fn default() -> Self {
+        Self(AtomicU32::new(u32::MAX))
+    }
+}
+
+impl Syncs {
+    fn attempt(&self) -> io::Result<()> {
+        let next = |left: u32| if left == u32::MAX { Some(left) } else { left.checked_sub(1) };
+        let succeeds = self.0.fetch_update(Relaxed, Relaxed, next).is_ok();
+        if succeeds { Ok(()) } else { Err(io::Error::other("the sync fails")) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,24 +78,25 @@ fn not_found() -> io::Error {
     io::Error::from(io::ErrorKind::NotFound)
 }
 
-fn attempt_sync(fails: &AtomicBool) -> io::Result<()> {
-    if fails.load(Relaxed) { Err(io::Error::other("the sync fails")) } else { Ok(()) }
-}
-
 impl SimDisk {
     fn lock(&self) -> MutexGuard<'_, Directory> {
         lock(&self.0)
     }
 
-    /// From now on no sync succeeds, until the next crash or until the disk is mended.
-    pub(crate) fn fail_syncs(&self, fail: bool) {
-        self.lock().syncs_fail.store(fail, Relaxed);
+    /// No sync succeeds after `more` of them, until the next crash or until the disk is mended.
+    pub(crate) fn fail_syncs_after(&self, more: u32) {
+        self.lock().syncs.0.store(more, Relaxed);
+    }
+
+    /// Syncs succeed again.
+    pub(crate) fn mend_syncs(&self) {
+        self.fail_syncs_after(u32::MAX);
     }
 
     /// The process and the machine stop: of what was not synced, some is on the medium and some is not.
     pub(crate) fn crash(&self, rng: &mut Rng) {
+        self.mend_syncs();
         let mut directory = self.lock();
-        directory.syncs_fail.store(false, Relaxed);
         // Names that were changed and not synced: all of the changes, or none.
         if rng.bool() {
             directory.names = directory.durable_names.clone();
@@ -177,7 +196,7 @@ impl Content {
 impl Files for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         let mut directory = self.lock();
-        let file = SimFile { content: Arc::default(), syncs_fail: Arc::clone(&directory.syncs_fail) };
+        let file = SimFile { content: Arc::default(), syncs: Arc::clone(&directory.syncs) };
         directory.names.insert(name(path), file.clone());
         Ok(Arc::new(file))
     }
@@ -208,7 +227,7 @@ impl Files for SimDisk {
 
     fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
         let mut directory = self.lock();
-        attempt_sync(&directory.syncs_fail)?;
+        directory.syncs.attempt()?;
         directory.durable_names = directory.names.clone();
         Ok(())
     }
@@ -236,7 +255,7 @@ impl LogFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        attempt_sync(&self.syncs_fail)?;
+        self.syncs.attempt()?;
         lock(&self.content).sync();
         Ok(())
     }
@@ -244,6 +263,7 @@ impl LogFile for SimFile {
     fn read_all(&self, from_medium: bool) -> io::Result<Vec<u8>> {
         let mut content = lock(&self.content);
         if from_medium {
+            self.syncs.attempt()?;
             content.sync();
         }
         Ok(content.seen.clone())

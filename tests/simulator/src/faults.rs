@@ -146,7 +146,8 @@ impl World {
             Fault::FailedSync => {
                 let running = self.running();
                 if let Some(id) = self.pick(&running) {
-                    self.node(id).journal.fail_syncs(true);
+                    let more = self.rng.u32(0..4);
+                    self.node(id).journal.fail_syncs_after(more);
                 }
             }
             Fault::LogDamage => self.damage_a_log(),

@@ -78,7 +78,7 @@ impl World {
         for id in self.all() {
             self.node(id).slow = false;
             self.node(id).clock.mend(now);
-            self.node(id).journal.fail_syncs(false);
+            self.node(id).journal.mend_syncs();
             if !self.away.contains(&id) {
                 self.start(id);
             }

@@ -105,8 +105,12 @@ impl Journal {
         found.len() >= entries.len() && entries.iter().zip(&found).all(is_same)
     }
 
-    pub(crate) fn fail_syncs(&self, fail: bool) {
-        self.disk.fail_syncs(fail);
+    pub(crate) fn fail_syncs_after(&self, more: u32) {
+        self.disk.fail_syncs_after(more);
+    }
+
+    pub(crate) fn mend_syncs(&self) {
+        self.disk.mend_syncs();
     }
 
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
