@@ -62,6 +62,13 @@ impl Comparison {
         }
     }
 
+    /// A replica may have been started anew, from another state than it spoke of.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        if let Some(round) = &mut self.under_way {
+            round.digests.remove(&node);
+        }
+    }
+
     /// The leader's own state was digested.
     pub(crate) fn digested(&mut self, me: NodeId, compared: Compared, next: Option<Bytes>) {
         self.answered(me, compared);

@@ -414,6 +414,7 @@ impl<S: StateView> Replica<S> {
             && let Some(progress) = leader.progress.get_mut(&node)
         {
             progress.disconnected();
+            leader.comparison.forget(node);
         }
     }
 

@@ -4,8 +4,8 @@
 //! because of it: that configuration may be dropped again, or be outdated (Ongaro 2014, §4.2). So everybody follows
 //! whoever leads, and who votes in any configuration that may yet count, from the committed one on, grants to whoever
 //! asks. Votes are counted by who asked for them, in its own newest configuration. Only what is committed is certain: a
-//! node that is no member of the committed configuration, and names an older one, is told so and comes to rest, or it
-//! would fence leaders for ever.
+//! node that is no member of the committed configuration, and names one that cannot count any more, is told so and comes
+//! to rest, or it would fence leaders for ever.
 
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::peer::{PeerMessage, ReadSample};
@@ -106,8 +106,10 @@ impl<S: StateView> Replica<S> {
     /// Somebody knows that this node is no member by this committed configuration, and that the one that it named cannot count.
     pub(crate) fn on_not_member(&mut self, since: EntryId, named: EntryId) {
         let latest = self.configuration();
-        if !self.is_member() || named != latest.id {
-            // It may have been added again since it asked.
+        let hears_leader =
+            matches!(self.role, Role::Follower) && self.following.heard > self.following.inquired;
+        if !self.is_member() || named != latest.id || hears_leader {
+            // It may have been added again since it asked. A leader tells it by its log what it is.
             return;
         }
         if since > latest.id || (since == latest.id && latest.member(self.me).is_none()) {

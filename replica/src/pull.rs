@@ -309,7 +309,7 @@ impl<S: StateView> Replica<S> {
         }
         let previous = match self.log.last_possible_match(after) {
             Some(previous) if resume.is_none() && !whole => previous,
-            _ if self.integrity.misleads() => {
+            _ if self.integrity.misleads() && !Mutant::DamagedServes.on() => {
                 return self.out.reply(from, correlation, PropagateReply::Unavailable { epoch }.into());
             }
             Some(_) | None => {

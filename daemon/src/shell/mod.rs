@@ -72,8 +72,8 @@ pub(crate) enum Done {
     StatePersisted(Option<EntryId>),
     /// The state is where a digest of it was asked for.
     StateAt { task: DigestTask, view: View },
-    /// A part of the state was digested.
-    Digested { epoch: Epoch, round: u64, digest: Digest, next: Option<Bytes> },
+    /// A part of the state in this database was digested.
+    Digested { database: u64, epoch: Epoch, round: u64, digest: Digest, next: Option<Bytes> },
     /// The state in this database is damaged, as what was to be done with it shows: this, for people.
     StateDamaged { database: u64, what: String },
     /// Nothing can be applied to the state any more, because it is damaged.

@@ -260,7 +260,11 @@ impl Owner {
             Done::Applied(version) => Input::Applied(version),
             Done::StatePersisted(persisted) => return self.persisted(persisted),
             Done::StateAt { task, view } => return self.digest(task, view),
-            Done::Digested { epoch, round, digest, next } => Input::Digested { epoch, round, digest, next },
+            // Another state has taken the place of the one that was digested.
+            Done::Digested { database, .. } if database != self.node.state().database() => return,
+            Done::Digested { epoch, round, digest, next, .. } => {
+                Input::Digested { epoch, round, digest, next }
+            }
             Done::StateDamaged { database, what } => return self.state_damaged(database, &what),
             Done::StateBroken { database, what } => {
                 self.state_damaged(database, &what);

@@ -211,13 +211,11 @@ impl Owner {
 
     /// The state is where a digest of it was asked for.
     pub(super) fn digest(&self, DigestTask { epoch, compare }: DigestTask, view: View) {
-        let done = self.done.clone();
+        let (done, database) = (self.done.clone(), view.database());
         self.node.tasks.spawn_blocking(move || {
             let _ = done.send(match view.digest(&compare.begin, compare.bytes as usize) {
-                Ok((digest, next)) => Done::Digested { epoch, round: compare.round, digest, next },
-                Err(error) if error.is_damage() => {
-                    Done::StateDamaged { database: view.database(), what: error.to_string() }
-                }
+                Ok((digest, next)) => Done::Digested { database, epoch, round: compare.round, digest, next },
+                Err(error) if error.is_damage() => Done::StateDamaged { database, what: error.to_string() },
                 Err(error) => return tracing::warn!("the state cannot be compared: {error}"),
             });
         });

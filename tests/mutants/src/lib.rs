@@ -172,6 +172,8 @@ mutants! {
     // Damage (DESIGN 6, 8).
     /// A node whose state is damaged shows it.
     DamagedShowsState,
+    /// A node whose state is damaged gives it to others.
+    DamagedServes,
     /// A node whose state is damaged goes on applying.
     DamagedApplies,
     /// A damaged state is replaced by one of what it had applied, not of what it had handed out to be applied.

@@ -49,7 +49,9 @@ impl World {
 
     /// Waits until there is a leader of whom that is true.
     fn recover(&mut self, is_recovered: impl Fn(&Self, NodeId) -> bool) -> NodeId {
-        let end = self.now + BOUND + self.invariants.committed_entries() * self.plan.entry();
+        // While clients go on, there is about as much to be sent again.
+        let times = if self.clients_rest { 1 } else { 2 };
+        let end = self.now + BOUND + self.invariants.committed_entries() * self.plan.entry() * times;
         for step in 1.. {
             // What was begun before shows its effect before anybody looks.
             self.run_until(self.now + STEP);
@@ -144,11 +146,9 @@ impl World {
             }
             None => status.membership == Membership::Outsider,
         };
-        let is_here =
-            |member: &Member| self.away.contains(&member.node) || self.nodes[&member.node].process.is_some();
         self.is_accepted(leader)
             && configuration.replacements.is_empty()
-            && configuration.members().all(is_here)
+            && configuration.members().all(|member| self.is_whole(member))
             && self.statuses().all(follows)
     }
 
@@ -161,21 +161,24 @@ impl World {
         let agrees = |(id, status): (NodeId, Status)| {
             let role = if id == leader { NodeRole::Leader } else { NodeRole::Follower };
             let follows = status.role == role && status.promise == leading.promise;
-            follows && status.last == leading.last && status.applied == leading.last.version
+            let is_whole = !status.restoring && !status.damaged;
+            follows && is_whole && status.last == leading.last && status.applied == leading.last.version
         };
         let is_calm = |(id, status): (NodeId, Status)| match configuration.member(id) {
             Some(_) => agrees((id, status)),
             None => status.membership == Membership::Outsider,
         };
-        let is_whole = |member: &Member| {
-            let process = self.nodes[&member.node].process.as_ref();
-            self.away.contains(&member.node)
-                || process.is_some_and(|process| self.invariants.holds_what_is_committed(process))
-        };
         configuration.replacements.is_empty()
-            && configuration.members().all(is_whole)
+            && configuration.members().all(|member| self.is_whole(member))
             && self.statuses().all(is_calm)
             && self.clients.unanswered() == 0
+    }
+
+    /// Whether a member runs and nothing is wrong with its state, if it does not stay away.
+    fn is_whole(&self, member: &Member) -> bool {
+        let process = self.nodes[&member.node].process.as_ref();
+        self.away.contains(&member.node)
+            || process.is_some_and(|process| self.invariants.holds_what_is_committed(process))
     }
 
     /// The members that do not reach each other, over a connection that nothing has happened to.

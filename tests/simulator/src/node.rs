@@ -359,22 +359,8 @@ impl World {
             | Notice::Differs { .. }
             | Notice::Undecided { .. }
             | Notice::Damaged(_)
-                if self.plan.damages.is_none() =>
-            {
-                panic!("{id} finds damage where there is none: {}", render::notice(notice))
-            }
-            Notice::Corruption { .. } => self.summary.corruptions += 1,
-            Notice::Damaged(_) => {
-                let process = self.nodes[&id].process.as_ref().expect("it just said so");
-                assert!(process.store.borrow().is_spoiled, "{id} takes its state for damaged, and it is not");
-                self.summary.quarantines += 1;
-                self.node(id).damaged = true;
-            }
-            Notice::Repaired { .. } => {
-                self.summary.repairs += 1;
-                self.invariants.repaired(id);
-                self.node(id).damaged = false;
-            }
+            | Notice::Restoring { .. }
+            | Notice::Repaired { .. } => self.heed_damage(id, notice),
             Notice::Impeach { .. } => {
                 self.summary.impeachments += 1;
                 if !self.healed && self.rng.bool() {
@@ -388,16 +374,32 @@ impl World {
                 reason: StoodDown::Fenced { .. } | StoodDown::Told | StoodDown::Damaged,
                 ..
             }
-            | Notice::Differs { .. }
-            | Notice::Undecided { .. }
             | Notice::TooFarBehind { .. }
             | Notice::NotAVoter
             | Notice::ConfigurationCommitted { .. }
             | Notice::Removed { .. } => {}
-            Notice::Restoring { .. } => {
-                let process = self.nodes[&id].process.as_ref().expect("it just said so");
-                self.invariants.restoring(id, process);
+        }
+    }
+
+    fn heed_damage(&mut self, id: NodeId, notice: &Notice) {
+        let process = self.nodes[&id].process.as_ref().expect("it just said so");
+        match notice {
+            Notice::Restoring { .. } => self.invariants.restoring(id, process),
+            _ if self.plan.damages.is_none() => {
+                panic!("{id} finds damage where there is none: {}", render::notice(notice))
             }
+            Notice::Corruption { .. } => self.summary.corruptions += 1,
+            Notice::Damaged(_) => {
+                assert!(process.store.borrow().is_spoiled, "{id} takes its state for damaged, and it is not");
+                self.summary.quarantines += 1;
+                self.node(id).damaged = true;
+            }
+            Notice::Repaired { .. } => {
+                self.summary.repairs += 1;
+                self.invariants.repaired(id);
+                self.node(id).damaged = false;
+            }
+            _ => {}
         }
     }
 

@@ -78,7 +78,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What a run is like: mostly anything, now and then a storm, logs that nobody can keep up with, members that come and go all the time, or states that decay.
+    /// What a run is like: mostly anything, now and then a storm, logs that nobody can keep up with, members that come and go all
+    /// the time, or states that decay.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let mut plan = Self::draw_anything(rng);
         if rng.u8(0..4) == 0 {

@@ -27,6 +27,7 @@ impl World {
         match task {
             Task::ReadLog(read) => self.schedule(pause, Event::LogRead(id, incarnation, read)),
             Task::ServeChunk { to, correlation, epoch, resume } => {
+                self.invariants.serves(id, &self.nodes[&id]);
                 let request = ChunkRequest { to, correlation, epoch, resume };
                 self.schedule(pause, Event::ServeChunk(id, incarnation, request));
             }

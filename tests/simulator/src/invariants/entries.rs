@@ -18,18 +18,21 @@ pub(crate) struct Entries(BTreeMap<EntryId, (Arc<Entry>, EntryId)>);
 impl Entries {
     /// A node, whose log is as `before`, logs these records.
     pub(super) fn logged(&mut self, id: NodeId, before: &Image, records: &[LogRecord], commits: &Commits) {
-        let (mut last, mut promise) = (before.last(), before.promise);
+        // Whoever has accepted an entry has promised its epoch, whatever became of the record of that.
+        let (mut last, mut promise) = (before.last(), before.promise.max(before.last().epoch));
         let check_dropped = |from: Version, by: EntryId, promise: Epoch| {
             check_dropped(id, before, from, by, promise, commits);
         };
         for record in records {
             match record {
-                LogRecord::Promise(higher) => promise = *higher,
+                LogRecord::Promise(higher) => promise = promise.max(*higher),
                 LogRecord::Base(base) => {
+                    promise = promise.max(base.epoch);
                     check_dropped(base.version.next(), *base, promise);
                     last = *base;
                 }
                 LogRecord::Entry(entry) => {
+                    promise = promise.max(entry.id.epoch);
                     if entry.id.version <= last.version {
                         check_dropped(entry.id.version, entry.id, promise);
                     }

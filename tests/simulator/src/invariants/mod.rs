@@ -97,6 +97,14 @@ impl Invariants {
         }
     }
 
+    /// A node is about to give its state to another.
+    pub(crate) fn serves(&self, id: NodeId, node: &Node) {
+        let Some(process) = &node.process else { return };
+        let misleads = process.knows_damage() && process.store.borrow().is_readable();
+        let is_wrong = misleads && !self.holds_what_is_committed(process);
+        assert!(!is_wrong, "{id} gives away a state that it knows to be damaged");
+    }
+
     /// A node has another state in the place of a damaged one.
     pub(crate) fn repaired(&mut self, id: NodeId) {
         self.repairs.ended(id);
@@ -169,6 +177,8 @@ impl Invariants {
     pub(crate) fn removed(&self, id: NodeId, since: EntryId) {
         let configuration = self.commits.configuration_of(since);
         assert!(configuration.member(id).is_none(), "{id} is told that it was removed by {configuration:?}");
+        let newest = self.commits.configuration();
+        assert!(!newest.is_voter(id), "{id} is told that it was removed, and votes by {newest:?}");
     }
 
     /// The administrator was told that his change is made by the entry at this version.
@@ -186,8 +196,7 @@ impl Invariants {
         self.known.look(id, process.replica.committed_configuration());
         self.promises.look(id, status.promise);
         self.progress.look(id, status.committed, &nodes[&id]);
-        let epochs = status.promise.counter();
-        bounds::check(id, &process.replica.load(), process.recovered_bytes, epochs, settings);
+        bounds::check(id, process, &nodes[&id].disk.written, settings);
         assert!(status.applied <= status.committed, "{id} applied more than is committed");
         assert!(status.committed <= status.last.version, "{id} committed more than it has");
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use quorumkv_protocol::{Epoch, NodeId};
 
-/// How often a node may begin. It begins again if what it has pulled is older than what it had handed to its state.
-const MOST: u32 = 30;
+/// How often a node may begin. It begins again if what it has stored is of no use by then.
+const MOST: u32 = 5;
 
 /// The epoch in which each node last began a repair, and how often it has.
 #[derive(Default)]
