@@ -70,8 +70,8 @@ pub(crate) struct Cluster {
 
 /// Every append carries one entry, and no applied entry stays in memory. States are compared only where that is shown, a few
 /// pieces at a time.
-fn settings(compares: bool) -> Settings {
-    let compare = Duration::from_secs(if compares { 1 } else { 1_000_000 });
+fn settings(compare: Option<Duration>) -> Settings {
+    let compare = compare.unwrap_or(Duration::from_secs(1_000_000));
     Settings { cache_bytes: 0, append_bytes: 1, compare, compare_bytes: 4, ..Settings::default() }
 }
 
@@ -101,8 +101,8 @@ impl Node {
 }
 
 impl Cluster {
-    pub(crate) fn new(count: u64, compares: bool) -> Self {
-        let (configuration, settings) = (configuration(count), settings(compares));
+    pub(crate) fn new(count: u64, compare: Option<Duration>) -> Self {
+        let (configuration, settings) = (configuration(count), settings(compare));
         let start = |member: &Member| {
             let store = Store::new(configuration.clone(), RESULTS);
             (member.node, Node::start(member.node, Disk::new(), store, settings.clone()))

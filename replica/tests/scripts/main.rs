@@ -4,7 +4,7 @@
 //! `UPDATE_EXPECT=1 cargo test -p quorumkv-replica --test scripts` writes the effects anew; read the difference.
 //!
 //! ```text
-//! cluster 3 [comparing]       starts nodes 1 to 3, connected; their states are compared or not
+//! cluster 3 [comparing [10ms]] starts nodes 1 to 3, connected; their states are compared every second, or so often, or never
 //! settle 1 2                  lets these nodes (or all) do everything there is to do, and says where they are then
 //! status                      says where all nodes are
 //! lead 1 5                    the election names node 1, with counter 5
@@ -45,6 +45,10 @@ fn number(word: &str) -> u64 {
     word.parse().unwrap_or_else(|_| panic!("{word} is not a number"))
 }
 
+fn milliseconds(word: &str) -> Duration {
+    Duration::from_millis(number(word.trim_end_matches("ms")))
+}
+
 fn node(word: &str) -> NodeId {
     NodeId::new(number(word))
 }
@@ -64,8 +68,13 @@ fn parse_change(cluster: &mut Cluster, change: &str, nodes: &[&str]) -> Change {
 fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
     let words: Vec<&str> = command.split_whitespace().collect();
     match words.as_slice() {
-        ["cluster", count] => *cluster = Cluster::new(number(count), false),
-        ["cluster", count, "comparing"] => *cluster = Cluster::new(number(count), true),
+        ["cluster", count] => *cluster = Cluster::new(number(count), None),
+        ["cluster", count, "comparing"] => {
+            *cluster = Cluster::new(number(count), Some(Duration::from_secs(1)));
+        }
+        ["cluster", count, "comparing", every] => {
+            *cluster = Cluster::new(number(count), Some(milliseconds(every)))
+        }
         ["settle", nodes @ ..] => {
             return cluster.settle(&nodes.iter().map(|word| node(word)).collect::<Vec<_>>());
         }
@@ -95,7 +104,7 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
         ["disconnect", one, other] => cluster.disconnect(node(one), node(other)),
         ["connect", one, other] => cluster.connect(node(one), node(other)),
         ["refused", id, "by", peer] => cluster.input(node(id), Input::PeerRefused(node(peer))),
-        ["tick", time] => cluster.tick(Duration::from_millis(number(time.trim_end_matches("ms")))),
+        ["tick", time] => cluster.tick(milliseconds(time)),
         ["restart", id] => cluster.restart(node(id)),
         ["kill", id] => cluster.kill(node(id)),
         [change @ ("add" | "promote" | "remove" | "replace"), at, rest @ ..] => {
@@ -113,7 +122,7 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
 
 /// The script with the effects of its commands written below them.
 fn play(script: &str) -> String {
-    let mut cluster = Cluster::new(1, false);
+    let mut cluster = Cluster::new(1, None);
     let mut lines: Vec<String> = Vec::new();
     for line in script.lines() {
         if let Some(command) = line.strip_prefix("> ") {
