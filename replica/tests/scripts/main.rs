@@ -73,7 +73,7 @@ fn run(cluster: &mut Cluster, command: &str) -> Vec<String> {
             *cluster = Cluster::new(number(count), Some(Duration::from_secs(1)));
         }
         ["cluster", count, "comparing", every] => {
-            *cluster = Cluster::new(number(count), Some(milliseconds(every)))
+            *cluster = Cluster::new(number(count), Some(milliseconds(every)));
         }
         ["settle", nodes @ ..] => {
             return cluster.settle(&nodes.iter().map(|word| node(word)).collect::<Vec<_>>());

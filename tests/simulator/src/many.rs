@@ -18,13 +18,13 @@ pub(crate) struct Many {
     #[arg(long, default_value_t = 0)]
     first: u64,
     /// How many seeds.
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Simulated time to run instead, in years of 365 days.
     #[arg(long, conflicts_with = "seeds")]
     years: Option<f64>,
-    /// Only those seeds whose clusters begin with so many nodes.
-    #[arg(long)]
+    /// Only those seeds whose clusters begin with so many nodes: 1 to 5, or 7.
+    #[arg(long, value_parser = nodes, conflicts_with = "seed")]
     nodes: Option<u64>,
     /// How many at a time; all cores if it is not given.
     #[arg(long)]
@@ -34,6 +34,8 @@ pub(crate) struct Many {
 #[derive(Default)]
 struct Progress {
     next: AtomicU64,
+    /// How many runs were begun.
+    begun: AtomicU64,
     failed: AtomicBool,
     total: Mutex<Total>,
 }
@@ -72,11 +74,11 @@ impl Many {
     fn work(&self, progress: &Progress) {
         while !progress.failed.load(Ordering::Relaxed) && !self.is_done(&progress.lock()) {
             let seed = progress.next.fetch_add(1, Ordering::Relaxed);
-            if self.years.is_none() && self.nodes.is_none() && seed >= self.first + self.seeds {
-                return;
-            }
             if self.nodes.is_some_and(|nodes| nodes != quorumkv_simulator::nodes(seed)) {
                 continue;
+            }
+            if self.years.is_none() && progress.begun.fetch_add(1, Ordering::Relaxed) >= self.seeds {
+                return;
             }
             let began = cpu_time();
             let ended = quorumkv_simulator::run(seed, &Reduction::default(), Trace::Off);
@@ -114,6 +116,13 @@ impl Many {
             }
         }
     }
+}
+
+/// A size that clusters have.
+fn nodes(text: &str) -> Result<u64, String> {
+    let sizes = [1, 2, 3, 4, 5, 7];
+    let nodes = text.parse().ok().filter(|nodes| sizes.contains(nodes));
+    nodes.ok_or_else(|| "there are clusters of 1 to 5 nodes, and of 7".to_owned())
 }
 
 /// Time that this thread has had a core.

@@ -130,7 +130,10 @@ fn table(hunted: &[Hunted]) -> Table {
 /// The invariant or part that noticed it, from a place in the source.
 fn found_by(place: &str) -> String {
     let file = place.rsplit('/').next().unwrap_or(place);
-    let name = file.split('.').next().unwrap_or(file);
+    let name = match file.split('.').next() {
+        Some("mod") | None => "invariants",
+        Some(name) => name,
+    };
     let by = if place.contains("invariants/") { "" } else { "an assertion in " };
     format!("{by}{name}")
 }

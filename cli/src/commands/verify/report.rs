@@ -175,10 +175,8 @@ impl Report {
         match output.format {
             Format::Json => output.json(self),
             Format::Raw => {
-                if let Some(violation) = &self.violation {
-                    // For people; without stderr there is nobody to tell it to.
-                    let _ = write!(std::io::stderr(), "{violation}");
-                }
+                // For people; without stderr there is nobody to tell it to.
+                let _ = writeln!(std::io::stderr(), "{}", self.sentences().join("\n"));
                 output.rows(&COLUMNS, &self.rows())
             }
             Format::Table => {
