@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quorumkv_simulator::{Reduction, Summary, Trace};
 
 /// Seeds that every run of the tests tries, of about 25 simulated seconds each: 4,000 times 30 seconds.
-const SEEDS: u64 = 4_800;
+const SEEDS: u64 = 4_950;
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
