@@ -107,7 +107,7 @@ impl Invariants {
 
     /// A node has another state in the place of a damaged one.
     pub(crate) fn repaired(&mut self, id: NodeId) {
-        self.repairs.ended(id);
+        self.repairs.over(id);
     }
 
     /// A node has applied an entry.
@@ -161,7 +161,7 @@ impl Invariants {
         self.promises.started(id, promise);
         self.progress.started(id, &nodes[&id]);
         self.accepts.started(id);
-        self.repairs.started(id);
+        self.repairs.over(id);
     }
 
     /// A node's epoch is established.

@@ -12,10 +12,6 @@ const MOST: u32 = 5;
 pub(super) struct Repairs(BTreeMap<NodeId, (Epoch, u32)>);
 
 impl Repairs {
-    pub(super) fn started(&mut self, id: NodeId) {
-        self.0.remove(&id);
-    }
-
     /// A node whose state is damaged begins to pull that of the leader of this epoch.
     pub(super) fn began(&mut self, id: NodeId, epoch: Epoch) {
         let (last, times) = self.0.entry(id).or_insert((epoch, 0));
@@ -26,7 +22,8 @@ impl Repairs {
         assert!(*times <= MOST, "{id} has begun {times} repairs in {epoch}");
     }
 
-    pub(super) fn ended(&mut self, id: NodeId) {
+    /// A node has started, or has its state back.
+    pub(super) fn over(&mut self, id: NodeId) {
         self.0.remove(&id);
     }
 }
