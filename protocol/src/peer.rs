@@ -198,6 +198,8 @@ pub enum Propagate {
         epoch: Epoch,
         /// The comparison that showed it.
         round: u64,
+        /// What most replicas hold. Who answers the same by now is right: what was compared was a state that it had before.
+        right: Digest,
     },
 }
 

@@ -119,26 +119,26 @@ impl<S: StateView> Replica<S> {
             is_leaders
                 || (!Mutant::LeaderIsRight.on() && configuration.is_quorum(|voter| group.contains(&voter)))
         };
-        let is_decided = groups.iter().any(is_right);
+        let right = groups.iter().find(|(_, group)| is_right(group)).map(|(&digest, _)| digest);
         // What a quorum agrees on is compared again if somebody differs; what nobody can decide is not, so that the rest is.
-        if let (true, Some(next)) = (is_decided == (groups.len() == 1), round.next) {
+        if let (true, Some(next)) = (right.is_some() == (groups.len() == 1), round.next) {
             if next.is_empty() {
                 leader.comparison.due = now + period * REST;
             }
             leader.comparison.begin = next;
         }
-        if !is_decided {
+        let Some(right) = right else {
             if groups.len() > 1 {
-                self.out.notice(Notice::Undecided { groups, version });
+                self.out.notice(Notice::Undecided { groups: groups.into_values().collect(), version });
             }
             return;
-        }
-        for node in groups.into_iter().filter(|group| !is_right(group)).flatten() {
+        };
+        for node in groups.into_iter().filter(|(digest, _)| *digest != right).flat_map(|(_, group)| group) {
             self.out.notice(Notice::Differs { node, version });
             if node == me {
                 self.integrity.found(Damage::Differs);
             } else {
-                let differs = Propagate::Differs { epoch, round: round.ask.round };
+                let differs = Propagate::Differs { epoch, round: round.ask.round, right };
                 self.out.send(node, PeerMessage::Propagate(differs));
             }
         }
@@ -146,10 +146,10 @@ impl<S: StateView> Replica<S> {
 }
 
 /// The replicas, with those that agree side by side.
-fn agreeing(digests: &BTreeMap<NodeId, Digest>) -> Vec<Vec<NodeId>> {
+fn agreeing(digests: &BTreeMap<NodeId, Digest>) -> BTreeMap<Digest, Vec<NodeId>> {
     let mut groups: BTreeMap<Digest, Vec<NodeId>> = BTreeMap::new();
     for (&node, &digest) in digests {
         groups.entry(digest).or_default().push(node);
     }
-    groups.into_values().collect()
+    groups
 }

@@ -101,10 +101,12 @@ impl<S: StateView> Replica<S> {
         }
     }
 
-    /// The leader says that a quorum holds another state than this node.
-    pub(crate) fn on_differs(&mut self, from: NodeId, epoch: Epoch, round: u64) {
+    /// The leader says that a quorum holds another state than this node. That may be about a state which this node had before it
+    /// was started again or repaired: so what counts is its answer as it is now.
+    pub(crate) fn on_differs(&mut self, from: NodeId, epoch: Epoch, round: u64, right: Digest) {
         let is_current = epoch == self.promise && epoch.node() == from && matches!(self.role, Role::Follower);
-        if is_current && self.integrity.asked == Some((epoch, round)) && self.integrity.digest.is_some() {
+        let is_wrong = self.integrity.digest.is_some_and(|mine| mine != right);
+        if is_current && self.integrity.asked == Some((epoch, round)) && is_wrong {
             self.integrity.found(Damage::Differs);
         }
     }
@@ -150,11 +152,9 @@ impl<S: StateView> Replica<S> {
 
     /// A snapshot took the place of the state. If that was damaged, what was committed since follows.
     pub(crate) fn mended(&mut self, snapshot: EntryId) {
-        // What was found in the state before, or answered about it, is not true of this one. A comparison that was asked for goes
-        // on without this node, or it could take what was said of the state before for the verdict on this one.
-        let Integrity { damaged, asked, .. } = mem::take(&mut self.integrity);
-        self.integrity.asked = asked;
-        if damaged.is_none() {
+        // What was found in the state before, or answered about it, is not true of this one.
+        let before = mem::take(&mut self.integrity);
+        if !before.is_damaged() {
             return;
         }
         self.mark_applied(snapshot.version);

@@ -253,8 +253,8 @@ impl<S: StateView> Replica<S> {
             PeerMessage::Propagate(Propagate::Fetch { epoch, after, resume, whole }) => {
                 self.on_fetch(from, correlation, epoch, after, resume, whole);
             }
-            PeerMessage::Propagate(Propagate::Differs { epoch, round }) => {
-                self.on_differs(from, epoch, round);
+            PeerMessage::Propagate(Propagate::Differs { epoch, round, right }) => {
+                self.on_differs(from, epoch, round, right);
             }
             PeerMessage::PropagateReply(PropagateReply::Entries(reply)) => self.on_append_reply(from, &reply),
             PeerMessage::PropagateReply(PropagateReply::Fetched { epoch, previous, entries }) => {

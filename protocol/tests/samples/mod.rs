@@ -23,6 +23,7 @@ use quorumkv_protocol::{ClientId, ClusterId, EntryId, Epoch, ErrorCode, NodeId, 
 const NODE: NodeId = NodeId::new(0x1122_3344_5566_7788);
 const CLUSTER: ClusterId = ClusterId::new(0x99aa_bbcc_ddee_ff00);
 const CHECKSUM: u32 = 0xdead_beef;
+const DIGEST: Digest = Digest(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
 
 pub(crate) fn epoch(counter: u64) -> Epoch {
     Epoch::new(counter, NODE)
@@ -378,7 +379,7 @@ pub(crate) fn propagates() -> Vec<Propagate> {
         Propagate::Restore { epoch: epoch(7) },
         Propagate::Fetch { epoch: epoch(7), after: entry_id(6, 41), resume: None, whole: true },
         Propagate::Fetch { epoch: epoch(7), after: entry_id(6, 41), resume: Some(position()), whole: false },
-        Propagate::Differs { epoch: epoch(7), round: 9 },
+        Propagate::Differs { epoch: epoch(7), round: 9, right: DIGEST },
     ]
 }
 
@@ -428,7 +429,7 @@ pub(crate) fn peer_messages() -> Vec<PeerMessage> {
     let heartbeat =
         Heartbeat { epoch: epoch(7), committed: Version::new(43), last: Version::new(44), compare: None };
     let compare = Compare { round: 9, version: Version::new(44), begin: key(), bytes: 4 << 20 };
-    let compared = Compared { round: 9, digest: Digest(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff) };
+    let compared = Compared { round: 9, digest: DIGEST };
     let reply = HeartbeatReply {
         epoch: epoch(7),
         promise: epoch(7),

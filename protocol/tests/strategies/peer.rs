@@ -64,7 +64,11 @@ fn propagate() -> impl Strategy<Value = Propagate> {
         epoch().prop_map(|epoch| Propagate::Restore { epoch }),
         (epoch(), entry_id(), option::of(position()), any::<bool>())
             .prop_map(|(epoch, after, resume, whole)| Propagate::Fetch { epoch, after, resume, whole }),
-        (epoch(), number()).prop_map(|(epoch, round)| Propagate::Differs { epoch, round }),
+        (epoch(), number(), any::<u128>()).prop_map(|(epoch, round, right)| Propagate::Differs {
+            epoch,
+            round,
+            right: Digest(right)
+        }),
     ]
 }
 

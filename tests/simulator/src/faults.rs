@@ -271,14 +271,20 @@ impl World {
         self.schedule(end, Event::RightClock(id));
     }
 
-    /// Something happens to a value of one node, if all nodes are well.
+    /// Something happens to a value of one node, if all nodes are well. If one had a changed value, and a write went over it, that
+    /// node only: it may yet be found out by a comparison of what it held then, and two damaged nodes may be too many.
     pub(crate) fn damage_some(&mut self) {
         let is_well = |id: &NodeId| self.invariants.is_whole(&self.nodes[id]);
         let running = self.running();
         if !self.all().iter().all(is_well) {
             return;
         }
-        let Some(id) = self.pick(&running) else { return };
+        let was_hit = |id: &NodeId| {
+            let process = self.nodes[id].process.as_ref();
+            process.map_or(self.nodes[id].saved.is_spoiled, |process| process.store.borrow().is_spoiled)
+        };
+        let hit: Vec<NodeId> = self.all().into_iter().filter(was_hit).collect();
+        let Some(id) = self.pick(if hit.is_empty() { &running } else { &hit }) else { return };
         let Some(process) = &self.nodes[&id].process else { return };
         let keys: Vec<Bytes> = process.store.borrow().keys.keys().cloned().collect();
         let is_readable = self.plan.flips && self.rng.bool();

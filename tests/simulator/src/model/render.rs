@@ -197,7 +197,7 @@ fn propagate(message: &Propagate) -> String {
             let resume = resume.as_ref().map_or(String::new(), |at| format!(", {}", position(at)));
             format!("Fetch {}: after {}{whole}{resume}", epoch(*of), id(*after))
         }
-        Propagate::Differs { epoch: of, round } => format!("Differs {}: round {round}", epoch(*of)),
+        Propagate::Differs { epoch: of, round, .. } => format!("Differs {}: round {round}", epoch(*of)),
     }
 }
 
