@@ -88,6 +88,14 @@ impl<'a> Facts<'a> {
         let Link { writer, witness, .. } = self.links[link];
         &self.operations[writer.unwrap_or(witness)]
     }
+
+    /// The operations that show that there was this version: who made it and, if that was not answered, who saw it.
+    pub(crate) fn shown(&self, link: usize) -> impl Iterator<Item = &'a Operation> + use<'a> {
+        let origin = self.origin(link);
+        let is_answered = matches!(origin.outcome, Outcome::Applied { .. });
+        let witness = &self.operations[self.links[link].witness];
+        [Some(origin), (!is_answered).then_some(witness)].into_iter().flatten()
+    }
 }
 
 /// When an operation was answered; for ever after, if it may take effect at any time.

@@ -144,21 +144,21 @@ struct Wish {
 impl Wish {
     fn violation(&self, facts: &Facts<'_>) -> Box<Violation> {
         let Link { version, witness, .. } = facts.links[self.link];
-        let origin = facts.origin(self.link);
+        let shown = facts.shown(self.link);
         match self.kind {
             Kind::Delete => {
                 let reason = format!(
                     "A write that needed the key to be absent was applied, and nothing can have deleted version {version}."
                 );
-                let next = facts.next(self.link).map(|next| facts.origin(next));
-                Violation::new(reason, [origin].into_iter().chain(next))
+                let next = facts.next(self.link).into_iter().flat_map(|next| facts.shown(next));
+                Violation::new(reason, shown.chain(next))
             }
             Kind::Put { .. } if facts.links[self.link].is_delete => {
                 let reason = format!(
                     "A delete was applied at version {version}, and nothing can have put the key before it."
                 );
-                let before = facts.previous(self.link).map(|before| facts.origin(before));
-                Violation::new(reason, before.into_iter().chain([origin]))
+                let before = facts.previous(self.link).into_iter().flat_map(|before| facts.shown(before));
+                Violation::new(reason, before.chain(shown))
             }
             Kind::Put { .. } => {
                 let reason =

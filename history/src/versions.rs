@@ -53,8 +53,9 @@ struct Passing<'a> {
     /// By all, and for each key by operations on it: these make the better examples.
     reached: Reached,
     reached_on: Vec<Reached>,
-    /// For each operation, what had been reached at its call.
+    /// For each operation, what had been reached at its call, and what it proved to have been reached when it was answered.
     at_call: Vec<u64>,
+    proves: Vec<u64>,
     deletes: Deletes,
     /// For each link, an absence that was answered and cost a delete after it: nobody may find the link later.
     gone: Vec<Option<usize>>,
@@ -72,6 +73,7 @@ impl<'a> Passing<'a> {
             reached: None,
             reached_on: vec![None; facts.chains.len()],
             at_call: vec![0; facts.operations.len()],
+            proves: vec![0; facts.operations.len()],
             deletes: Deletes::new(facts),
             gone: vec![None; facts.links.len()],
             stale: Stale::default(),
@@ -145,15 +147,18 @@ impl<'a> Passing<'a> {
                  answered before it was called.",
                 newer.version
             );
-            let involved = [self.facts.origin(link), self.facts.origin(next), by, &operations[index]];
-            return Err(Violation::new(reason, involved));
+            let states = [link, next].into_iter().flat_map(|link| self.facts.shown(link));
+            return Err(Violation::new(
+                reason,
+                self.reasons(by).into_iter().chain(states).chain([&operations[index]]),
+            ));
         }
         if let Some(absence) = self.gone[link] {
             let version = self.facts.links[link].version;
             let reason = format!(
                 "An operation found version {version}, which had been found to be gone before it was called."
             );
-            let involved = [self.facts.origin(link), &operations[absence], &operations[index]];
+            let involved = self.facts.shown(link).chain([&operations[index]]).chain(self.reasons(absence));
             return Err(Violation::new(reason, involved));
         }
         Ok(())
@@ -244,12 +249,12 @@ impl<'a> Passing<'a> {
             (Some(expected @ 1..), before)
                 if before.is_none_or(|before| facts.links[before].version != expected) =>
             {
-                let between = before.map(|before| facts.origin(before));
+                let between = before.into_iter().flat_map(|before| facts.shown(before));
                 let reason = format!(
                     "A write that needed its key to be at version {expected} was applied at version {version}, and \
                      another came between."
                 );
-                return Err(Violation::new(reason, between.into_iter().chain([facts.origin(link)])));
+                return Err(Violation::new(reason, between.chain(facts.shown(link))));
             }
             _ => {}
         }
@@ -270,6 +275,7 @@ impl<'a> Passing<'a> {
     /// An operation has been answered, so the log has come this far.
     fn reaches(&mut self, index: usize, version: u64) {
         self.needs.reached(version, self.facts.end(index));
+        self.proves[index] = version;
         for reached in [&mut self.reached, &mut self.reached_on[self.facts.keys[index]]] {
             if reached.is_none_or(|(highest, _)| highest < version) {
                 *reached = Some((version, index));
@@ -278,17 +284,46 @@ impl<'a> Passing<'a> {
     }
 
     /// An answered operation that proves that a version had been reached, and what it proves; on this key if there is one.
-    fn proof(&self, key: usize, version: u64) -> (u64, &'a Operation) {
+    fn proof(&self, key: usize, version: u64) -> (u64, usize) {
         let known = self.reached_on[key].filter(|(reached, _)| *reached >= version).or(self.reached);
-        let (reached, by) = known.expect("something was answered that has come so far");
-        (reached, &self.facts.operations[by])
+        known.expect("something was answered that has come so far")
+    }
+
+    /// Why this answer proves what it does: the operation itself, and what an absence needs besides. It says that a delete had taken place
+    /// if the value that this deleted was there when the absence was asked for, for which there is an earlier proof.
+    fn reasons(&self, by: usize) -> Vec<&'a Operation> {
+        let facts = self.facts;
+        let (mut reasons, mut next) = (Vec::new(), Some(by));
+        while let Some(index) = next.take() {
+            reasons.push(&facts.operations[index]);
+            if facts.roles[index] != Role::Absent {
+                continue;
+            }
+            let chain = &facts.chains[facts.keys[index]];
+            let at = |version: u64| chain.partition_point(|&link| facts.links[link].version <= version);
+            let (before, upto) = (at(self.at_call[index]), at(self.proves[index]));
+            let Some(&there) = chain[..before].last().filter(|_| upto > before) else { continue };
+            reasons.extend([there, chain[upto - 1]].into_iter().flat_map(|link| facts.shown(link)));
+            next = self.proof_before(index, facts.links[there].version);
+        }
+        reasons
+    }
+
+    /// An answer from before an operation's call that proves that a version had been reached: the highest, absences only if need be. Only
+    /// for the one violation that is told.
+    fn proof_before(&self, index: usize, version: u64) -> Option<usize> {
+        let (facts, called) = (self.facts, self.facts.operations[index].called);
+        let before = (0..facts.operations.len()).filter(|&other| facts.end(other) < called);
+        before
+            .filter(|&other| self.proves[other] >= version)
+            .max_by_key(|&other| (facts.roles[other] != Role::Absent, self.proves[other]))
     }
 
     fn wrote_too_low(&self, index: usize, link: usize) -> Box<Violation> {
         let version = self.facts.links[link].version;
         let (seen, by) = self.proof(self.facts.keys[index], version);
         let operation = &self.facts.operations[index];
-        let reason = match (by.outcome.clone(), operation.outcome.clone()) {
+        let reason = match (self.facts.operations[by].outcome.clone(), operation.outcome.clone()) {
             (Outcome::Found { .. }, _) if seen == version => {
                 format!("Version {version} was read before the write was called that wrote it.")
             }
@@ -300,7 +335,7 @@ impl<'a> Passing<'a> {
             ),
         };
         let witness = &self.facts.operations[self.facts.links[link].witness];
-        Violation::new(reason, [by, operation, witness])
+        Violation::new(reason, self.reasons(by).into_iter().chain([operation, witness]))
     }
 
     fn absent_for_no_reason(&self, index: usize) -> Box<Violation> {
@@ -311,27 +346,18 @@ impl<'a> Passing<'a> {
         let version = facts.links[last].version;
         let by = self.reached_on[key]
             .filter(|(reached, by)| *reached >= version && facts.end(*by) < facts.operations[index].called);
-        let proof = by.or(self.reached_before(index)).map(|(_, by)| &facts.operations[by]);
+        let proof = by.map(|(_, by)| by).or_else(|| self.proof_before(index, version));
         let reason = format!(
             "A key was found absent although version {version} of it had been answered before, and nothing can have \
              deleted it since."
         );
         Violation::new(
             reason,
-            [facts.origin(last)].into_iter().chain(proof).chain([&facts.operations[index]]),
+            facts
+                .shown(last)
+                .chain([&facts.operations[index]])
+                .chain(proof.into_iter().flat_map(|by| self.reasons(by))),
         )
-    }
-
-    /// The answer before an operation's call that had come the furthest. Only for the one violation that is told.
-    fn reached_before(&self, index: usize) -> Reached {
-        let facts = self.facts;
-        let called = facts.operations[index].called;
-        let before = (0..facts.operations.len()).filter(|&other| facts.end(other) < called);
-        let versions = before.filter_map(|other| match facts.roles[other] {
-            Role::Write(link) | Role::Present(link) => Some((facts.links[link].version, other)),
-            Role::Absent | Role::MaybeDelete | Role::MaybePut | Role::Nothing => None,
-        });
-        versions.max()
     }
 }
 

@@ -31,7 +31,16 @@ fn agree(seed: u64, history: &[Operation]) -> bool {
     match check(history) {
         Err(violation) => {
             assert!(!explained, "seed {seed}: an order explains it\n{violation}\n{}", text(history));
-            assert!(!violation.operations.is_empty() && violation.to_string().lines().count() > 3);
+            assert!(violation.to_string().lines().count() > 3);
+            let told = &violation.operations;
+            // Of a search that found nothing, and of what nobody wrote, the whole history is the reason.
+            let is_of_all = ["No order explains", "nothing can have written"];
+            assert!(
+                is_of_all.iter().any(|words| violation.reason.contains(words))
+                    || !search(told, Order::Versions),
+                "seed {seed}: what is told fits one order\n{violation}\n{}",
+                text(history)
+            );
         }
         Ok(checked) if checked.searched == 0 => {
             assert!(explained, "seed {seed}: no order explains it\n{}", text(history));
