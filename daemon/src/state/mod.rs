@@ -1,6 +1,7 @@
 //! The applied state of a replica: every committed entry up to some version, and nothing else (DESIGN 9).
 //!
-//! It lives in [fjall], so that data may exceed memory. What belongs to one entry changes in one atomic batch: the
+//! It lives in [fjall], so that data may exceed memory, but for what was applied last: that is gathered in memory (`recent`), a few
+//! megabytes, and goes into the database in one atomic batch: the
 //! keys, the results of requests, the configuration, and the id of the last applied entry. Nothing is synced while entries are applied:
 //! after a crash the state is that after *some* earlier entry, and the log replays the rest. [`State::persist`] says
 //! up to where the log is no longer needed for that.
@@ -20,6 +21,7 @@ mod error;
 mod format;
 mod home;
 mod journal;
+mod recent;
 mod restore;
 mod scrub;
 mod snapshot;
@@ -62,6 +64,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Results of requests that are remembered. Replicas must agree on it, so only tests change it.
     max_results: usize,
+    /// What is applied is gathered in memory up to this many bytes before it goes into the database.
+    recent_bytes: usize,
 }
 
 impl Options {
@@ -74,7 +78,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, max_results: MAX_RESULTS }
+        Self { cache_bytes: 32 << 20, max_results: MAX_RESULTS, recent_bytes: 8 << 20 }
     }
 }
 
@@ -129,7 +133,7 @@ impl State {
         self.store().applied()
     }
 
-    /// Applies consecutive entries, all of them or, after a crash, none. Returns when readers see them; they are
+    /// Applies consecutive entries. Returns when readers see them; they are
     /// durable when [`persist`](Self::persist) says so.
     ///
     /// # Errors
@@ -141,6 +145,14 @@ impl State {
     pub fn apply<E: Borrow<Entry>>(&self, entries: &[E]) -> Result<(), ApplyError> {
         let _writer = self.shared.lock_writer();
         self.store().apply(entries)
+    }
+
+    /// Moves what is applied from memory into the database: for when there is nothing else to do.
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply).
+    pub fn settle(&self) -> Result<(), ApplyError> {
+        Ok(self.store().settle()?)
     }
 
     /// What `key` holds. The entry that wrote it may be later than [`applied`](Self::applied) said just now.

@@ -1,11 +1,10 @@
 //! One database, and what of it is kept in memory.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use fjall::compaction::Leveled;
@@ -13,15 +12,16 @@ use fjall::{
     AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
     Readable, Slice, Snapshot,
 };
-use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{EntryId, RequestId, Version};
-use quorumkv_replica::requests::{Changes, Known, Requests, Row};
+use quorumkv_replica::requests::{Known, Requests};
 
 use super::error::{ApplyError, OpenStateError, PersistError, ReadError, RestoreError};
 use super::format::{self, Malformed, MetaRow};
 use super::home::Directory;
 use super::journal;
+use super::recent::{Batch, MoveFailed, Recent};
 use super::snapshot::{StoredRow, Table};
 use super::{MAX_KEY_LENGTH, Options, Record};
 
@@ -50,7 +50,11 @@ const OPEN_FILES: usize = 256;
 
 /// A database in its directory. The order of the fields is that in which they must be dropped.
 pub(super) struct Store {
-    applied: RwLock<EntryId>,
+    recent: RwLock<Recent>,
+    /// Of what was applied, how much is kept in memory only, in bytes.
+    recent_bytes: usize,
+    /// Held to move what was applied into the database.
+    moving: Mutex<()>,
     configuration: RwLock<Configuration>,
     /// May be ahead of `applied` by the entries that are just being applied.
     requests: RwLock<Requests>,
@@ -87,7 +91,9 @@ impl Store {
             database.keyspace(name, || options.max_memtable_size(2 * memtable_bytes))
         };
         Ok(Self {
-            applied: RwLock::new(EntryId::ZERO),
+            recent: RwLock::new(Recent::after(EntryId::ZERO)),
+            recent_bytes: options.recent_bytes,
+            moving: Mutex::new(()),
             configuration: RwLock::new(Configuration::UNKNOWN),
             requests: RwLock::new(Requests::with_capacity(options.max_results)),
             commit: RwLock::new(()),
@@ -112,7 +118,7 @@ impl Store {
         }
         let applied =
             store.meta.get(format::APPLIED)?.ok_or(Malformed("a database without an applied entry"))?;
-        *store.write_applied() = format::decode_id(&applied)?;
+        *store.write_recent() = Recent::after(format::decode_id(&applied)?);
         let after_applied = (Bound::Excluded(format::APPLIED), Bound::Unbounded);
         for row in store.database.snapshot().range::<&[u8], _>(&store.meta, after_applied) {
             let (key, value) = row.into_inner()?;
@@ -127,12 +133,12 @@ impl Store {
         batch.insert(&self.meta, format::APPLIED, format::id_value(applied));
         batch.commit()?;
         self.database.persist(PersistMode::SyncAll)?;
-        *self.write_applied() = applied;
+        *self.write_recent() = Recent::after(applied);
         Ok(())
     }
 
     pub(super) fn applied(&self) -> EntryId {
-        *self.applied.read().unwrap_or_else(PoisonError::into_inner)
+        self.read_recent().applied()
     }
 
     pub(super) fn configuration(&self) -> Configuration {
@@ -165,14 +171,18 @@ impl Store {
         if !is_key(key) {
             return Ok(None);
         }
+        if let Some(record) = self.read_recent().get(key) {
+            return Ok(record);
+        }
         let stored = self.data.get(key)?;
         Ok(stored.map(|stored| format::decode_record(Bytes::from_owner(stored))).transpose()?)
     }
 
-    /// A moment between two applied batches.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    /// A moment between two batches, after all that was applied when this was called.
+    pub(super) fn snapshot(&self) -> fjall::Result<Snapshot> {
+        self.settle()?;
         let _no_commit = self.commit.read().unwrap_or_else(PoisonError::into_inner);
-        self.database.snapshot()
+        Ok(self.database.snapshot())
     }
 
     /// User's keys.
@@ -187,46 +197,62 @@ impl Store {
 
     pub(super) fn persist(&self) -> Result<EntryId, PersistError> {
         let applied = self.applied();
+        self.settle()?;
         self.database.persist(PersistMode::SyncAll)?;
         Ok(applied)
     }
 
     pub(super) fn apply<E: Borrow<Entry>>(&self, entries: &[E]) -> Result<(), ApplyError> {
-        let mut batch = Batch::after(self.applied());
-        let mut requests = self.write_requests();
+        let (mut requests, mut recent) = (self.write_requests(), self.write_recent());
         for entry in entries {
-            batch.add(entry.borrow(), &mut requests);
+            recent.add(entry.borrow(), &mut requests);
         }
-        drop(requests);
-        self.commit(&batch)?;
-        if let Some(configuration) = batch.configuration {
+        let is_much = recent.bytes() > self.recent_bytes;
+        let newest = entries.iter().rev().find_map(|entry| entry.borrow().configuration());
+        if let Some(configuration) = newest {
             self.set_configuration(configuration.clone());
         }
-        *self.write_applied() = batch.applied;
+        drop((requests, recent));
+        if is_much {
+            self.settle()?;
+        }
         Ok(())
     }
 
-    fn commit(&self, batch: &Batch<'_>) -> fjall::Result<()> {
-        let items = batch.data.len() + batch.results.len() + 3;
+    /// Moves everything that was applied into the database.
+    pub(super) fn settle(&self) -> fjall::Result<()> {
+        let _one_at_a_time = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = self.write_recent().begin_move().map_err(|MoveFailed| fjall::Error::Poisoned)?;
+        if let Some(batch) = batch {
+            self.commit(&batch)?;
+            self.write_recent().moved();
+        }
+        Ok(())
+    }
+
+    fn commit(&self, batch: &Batch) -> fjall::Result<()> {
+        let items = batch.data().len() + batch.results().len() + 3;
         // To the system, not to the disk: the end of the process alone loses nothing.
         let mut out = OwnedWriteBatch::with_capacity(self.database.clone(), items)
             .durability(Some(PersistMode::Buffer));
-        for (key, record) in &batch.data {
+        for (key, record) in batch.data() {
             match record {
-                Some((id, value)) => out.insert(&self.data, *key, format::record_value(*id, value)),
-                None => out.remove(&self.data, *key),
+                Some(Record { id, value }) => {
+                    out.insert(&self.data, key.as_ref(), format::record_value(*id, value));
+                }
+                None => out.remove(&self.data, key.as_ref()),
             }
         }
-        for (request, row) in &batch.results {
+        for (request, row) in batch.results() {
             match row {
-                Some(row) => out.insert(&self.meta, format::request_key(*request), format::row_value(row)),
-                None => out.remove(&self.meta, format::request_key(*request)),
+                Some(row) => out.insert(&self.meta, format::request_key(request), format::row_value(row)),
+                None => out.remove(&self.meta, format::request_key(request)),
             }
         }
         if let Some(horizon) = batch.horizon {
             out.insert(&self.meta, format::HORIZON, format::horizon_value(horizon));
         }
-        if let Some(configuration) = batch.configuration {
+        if let Some(configuration) = &batch.configuration {
             out.insert(&self.meta, format::CONFIGURATION, format::configuration_value(configuration));
         }
         out.insert(&self.meta, format::APPLIED, format::id_value(batch.applied));
@@ -279,8 +305,12 @@ impl Store {
         *self.configuration.write().unwrap_or_else(PoisonError::into_inner) = configuration;
     }
 
-    fn write_applied(&self) -> RwLockWriteGuard<'_, EntryId> {
-        self.applied.write().unwrap_or_else(PoisonError::into_inner)
+    fn read_recent(&self) -> RwLockReadGuard<'_, Recent> {
+        self.recent.read().expect(RECENT_INTACT)
+    }
+
+    fn write_recent(&self) -> RwLockWriteGuard<'_, Recent> {
+        self.recent.write().expect(RECENT_INTACT)
     }
 
     fn write_requests(&self) -> RwLockWriteGuard<'_, Requests> {
@@ -288,44 +318,11 @@ impl Store {
     }
 }
 
+const RECENT_INTACT: &str = "no thread panicked while it applied entries";
+
 const REQUESTS_INTACT: &str = "no thread panicked while it changed the results of requests";
 
 /// Whether fjall can hold this key.
 pub(super) const fn is_key(key: &[u8]) -> bool {
     !key.is_empty() && key.len() <= MAX_KEY_LENGTH
-}
-
-/// What some entries come to. Every key is in it once: fjall gives all of a batch one sequence number, and could not
-/// tell which of two values for a key is the later.
-struct Batch<'a> {
-    applied: EntryId,
-    data: BTreeMap<&'a [u8], Option<(EntryId, &'a [u8])>>,
-    results: BTreeMap<RequestId, Option<Row>>,
-    horizon: Option<Version>,
-    configuration: Option<&'a Configuration>,
-}
-
-impl<'a> Batch<'a> {
-    const fn after(applied: EntryId) -> Self {
-        Self { applied, data: BTreeMap::new(), results: BTreeMap::new(), horizon: None, configuration: None }
-    }
-
-    fn add(&mut self, entry: &'a Entry, requests: &mut Requests) {
-        let (before, id) = (self.applied, entry.id);
-        assert!(id.version == before.version.next(), "{id} does not follow {before}");
-        assert!(id.epoch >= before.epoch, "{id} is of an older epoch than {before}");
-        self.applied = id;
-        if let Body::Write(write) = &entry.body {
-            for effect in &write.effects {
-                let key: &[u8] = effect.key();
-                assert!(is_key(key), "a key of {} bytes was let into the log", key.len());
-                self.data.insert(key, effect.value().map(|value| (id, value.as_ref())));
-            }
-        }
-        self.configuration = entry.configuration().or(self.configuration);
-        let Changes { inserted, removed, horizon } = requests.apply(entry);
-        self.results.extend(inserted.map(|row| (row.request, Some(row))));
-        self.results.extend(removed.into_iter().map(|request| (request, None)));
-        self.horizon = horizon.or(self.horizon);
-    }
 }

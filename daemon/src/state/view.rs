@@ -36,7 +36,7 @@ pub struct Page {
 
 impl View {
     pub(super) fn open(store: Arc<Store>) -> Result<Self, ReadError> {
-        let snapshot = store.snapshot();
+        let snapshot = store.snapshot()?;
         let applied = snapshot.get(store.meta(), format::APPLIED)?;
         let applied = format::decode_id(&applied.ok_or(Malformed("a state without an applied entry"))?)?;
         Ok(Self { snapshot, applied, store })

@@ -1,8 +1,9 @@
 //! The thread that changes the state: it applies committed entries, stores snapshots, and makes the state durable.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use quorumkv_protocol::EntryId;
 use quorumkv_protocol::entry::Entry;
@@ -16,6 +17,10 @@ use crate::state::{Cause, Progress, Staging, State};
 
 /// Most entries in one batch of the state.
 const BATCH: usize = 1024;
+
+/// After so long without anything to do, what was applied is moved from memory to the database: at rest the directory of a node says all
+/// that it knows to be committed.
+const REST: Duration = Duration::from_millis(500);
 
 /// Something to do to the state. Jobs are done in order.
 #[derive(Debug)]
@@ -78,7 +83,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, queue: &Receiver<Job>) {
-        let mut next = queue.recv().ok();
+        let mut next = self.wait(queue);
         while let Some(job) = next.take() {
             match job {
                 Job::Digest(task) => {
@@ -91,8 +96,29 @@ impl Worker {
                 Job::Persist => self.persist(),
             }
             if next.is_none() {
-                next = queue.recv().ok();
+                next = self.wait(queue);
             }
+        }
+    }
+
+    /// Waits for something to do; `None` if there will be no more.
+    fn wait(&mut self, queue: &Receiver<Job>) -> Option<Job> {
+        match queue.recv_timeout(REST) {
+            Ok(job) => Some(job),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                self.settle();
+                queue.recv().ok()
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        if self.is_broken {
+            return;
+        }
+        if let Err(error) = self.state.settle() {
+            self.failed(&error.to_string(), error.cause());
         }
     }
 

@@ -5,6 +5,12 @@ use tempfile::tempdir;
 use super::*;
 use crate::state::{MAX_KEY_LENGTH, OpenStateError};
 
+/// Applies entries, and has them in the database.
+fn apply_and_move(state: &State, entries: &[Entry]) {
+    state.apply(entries).expect("apply");
+    state.settle().expect("move");
+}
+
 #[test]
 fn a_new_state_is_empty() {
     let dir = tempdir().expect("a directory");
@@ -33,12 +39,37 @@ fn applied_entries_are_there_and_survive_a_restart() {
     Model::at(1100).check(&state);
 }
 
+/// What was applied is moved into the database now and then, and shows everywhere as if it were there: values, deletes and results.
+#[test]
+fn what_is_not_in_the_database_yet_is_read_like_the_rest() {
+    let dir = tempdir().expect("a directory");
+    let state = open(dir.path());
+    for version in 1..=300 {
+        state.apply(&entries(version..=version)).expect("apply");
+        if version % 13 == 0 {
+            state.settle().expect("move");
+        }
+        if version % 10 == 0 {
+            let model = Model::at(version);
+            for key in (0..200).map(|number| format!("key-{number:03}")) {
+                assert_eq!(
+                    state.get(key.as_bytes()).expect("get").as_ref(),
+                    model.records.get(key.as_bytes())
+                );
+            }
+        }
+    }
+    Model::at(300).check(&state);
+    drop(state);
+    Model::at(300).check(&open(dir.path()));
+}
+
 #[test]
 fn a_copy_taken_at_any_moment_is_consistent() {
     let dir = tempdir().expect("a directory");
     let state = open(&dir.path().join("state"));
     for (round, batch) in entries(1..=300).chunks(50).enumerate() {
-        state.apply(batch).expect("apply");
+        apply_and_move(&state, batch);
         let copied = dir.path().join(format!("copy-{round}"));
         copy(&dir.path().join("state"), &copied);
         Model::at(state.applied().version.get()).check(&open(&copied));
@@ -54,10 +85,11 @@ fn a_batch_that_was_written_in_part_is_not_there() {
         let journal = fs::read(path.join("state-1/0.jnl")).expect("read the journal");
         journal.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
     };
-    state.apply(&entries(1..=20)).expect("apply");
+    apply_and_move(&state, &entries(1..=20));
     let before = length();
-    state.apply(&entries(21..=30)).expect("apply");
+    apply_and_move(&state, &entries(21..=30));
     let after = length();
+    assert!(after > before + 1000, "what was applied is in the journal");
     for (round, cut) in (before..after).step_by(97).enumerate() {
         let copied = dir.path().join(format!("copy-{round}"));
         copy(&path, &copied);
@@ -75,7 +107,7 @@ fn a_hole_in_the_journal_leaves_an_earlier_state() {
     let path = dir.path().join("state");
     let state = open(&path);
     for batch in entries(1..=60).chunks(10) {
-        state.apply(batch).expect("apply");
+        apply_and_move(&state, batch);
     }
     let copied = dir.path().join("copy");
     copy(&path, &copied);
@@ -93,7 +125,7 @@ fn a_hole_in_the_journal_leaves_an_earlier_state() {
         Model::at(applied).check(&state);
         *found.entry(applied).or_insert(0) += 1;
         if applied < 60 {
-            state.apply(&entries(applied + 1..=60)).expect("the log replays");
+            apply_and_move(&state, &entries(applied + 1..=60));
         }
         drop(state);
         Model::at(60).check(&open(&copied));
@@ -126,7 +158,7 @@ fn keys_and_values_may_be_as_large_as_the_limits() {
     let expected = Some(Record { id: id_at(1), value: value.clone() });
     let state = open(dir.path());
     state.apply(&[write_entry(1, vec![put(key.clone(), value)], Outcome::Applied)]).expect("apply");
-    state.apply(&[write_entry(2, vec![put("small", "")], Outcome::Applied)]).expect("apply");
+    apply_and_move(&state, &[write_entry(2, vec![put("small", "")], Outcome::Applied)]);
     assert_eq!(state.get(&key).expect("get"), expected);
     drop(state);
     let state = open(dir.path());

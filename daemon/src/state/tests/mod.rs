@@ -24,7 +24,8 @@ const CLIENTS: u64 = 7;
 const MAX_RESULTS: usize = 20;
 
 fn options() -> Options {
-    Options { cache_bytes: 1 << 20, max_results: MAX_RESULTS }
+    // Little enough to be moved into the database every fifty entries or so.
+    Options { cache_bytes: 1 << 20, max_results: MAX_RESULTS, recent_bytes: 20 << 10 }
 }
 
 fn open(dir: &Path) -> State {
@@ -133,6 +134,11 @@ impl Model {
     }
 
     fn check(&self, state: &State) {
+        // A view has everything moved into the database, so this comes first.
+        for key in (0..200).map(|number| format!("key-{number:03}")).chain(["several".to_owned()]) {
+            let record = state.get(key.as_bytes()).expect("get");
+            assert_eq!(record.as_ref(), self.records.get(key.as_bytes()), "{key}");
+        }
         let view = state.view().expect("view");
         assert_eq!(state.applied(), self.applied);
         assert_eq!(view.applied(), self.applied);

@@ -1,0 +1,179 @@
+//! What was applied and is not in the database yet.
+//!
+//! Entries are applied here, and go into the database together: most of what a store is told is soon replaced, results of requests above
+//! all, and so never gets there. Nothing is lost by that. The state was never synced while entries are applied; what a process had only
+//! here when it ends is in its log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorumkv_protocol::entry::{Body, Entry};
+use quorumkv_protocol::membership::Configuration;
+use quorumkv_protocol::{EntryId, RequestId, Version};
+use quorumkv_replica::requests::{Changes, Requests, Row};
+
+use super::Record;
+use super::store::is_key;
+
+/// What a key or a result takes in memory besides its own bytes, roughly.
+const OVERHEAD: usize = 128;
+
+/// What was applied since the last move into the database, and what is being moved.
+#[derive(Debug)]
+pub(super) struct Recent {
+    open: Batch,
+    /// It stays visible here until the database has it.
+    moving: Option<Arc<Batch>>,
+}
+
+/// What consecutive entries come to. Every key is in it once: fjall gives all of a batch one sequence number, and could not
+/// tell which of two values for a key is the later.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// The last of the entries.
+    pub(super) applied: EntryId,
+    is_empty: bool,
+    bytes: usize,
+    data: HashMap<Bytes, Option<Record>>,
+    results: HashMap<RequestId, Finished>,
+    pub(super) horizon: Option<Version>,
+    pub(super) configuration: Option<Configuration>,
+}
+
+/// The result of a request, or that it is forgotten.
+#[derive(Clone, Copy, Debug)]
+struct Finished {
+    row: Option<Row>,
+    /// Whether the database may hold a row of this request.
+    is_stored: bool,
+}
+
+impl Recent {
+    /// Nothing was applied after this entry.
+    pub(super) fn after(applied: EntryId) -> Self {
+        Self { open: Batch::after(applied), moving: None }
+    }
+
+    /// The last applied entry.
+    pub(super) const fn applied(&self) -> EntryId {
+        self.open.applied
+    }
+
+    /// Applies an entry, and notes it in the table of requests.
+    ///
+    /// # Panics
+    /// If it does not follow what was applied.
+    pub(super) fn add(&mut self, entry: &Entry, requests: &mut Requests) {
+        self.open.add(entry, requests);
+    }
+
+    /// What the key holds, if that is not in the database.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Option<Record>> {
+        let moving = self.moving.as_ref().and_then(|batch| batch.data.get(key));
+        self.open.data.get(key).or(moving).cloned()
+    }
+
+    /// Bytes of memory that what was not moved takes, roughly.
+    pub(super) const fn bytes(&self) -> usize {
+        self.open.bytes
+    }
+
+    /// What is to be moved now; nothing if nothing was applied. `Err` if the move before has failed.
+    pub(super) fn begin_move(&mut self) -> Result<Option<Arc<Batch>>, MoveFailed> {
+        if self.moving.is_some() {
+            return Err(MoveFailed);
+        }
+        if !self.open.is_empty {
+            let next = Batch::after(self.open.applied);
+            self.moving = Some(Arc::new(std::mem::replace(&mut self.open, next)));
+        }
+        Ok(self.moving.clone())
+    }
+
+    /// The database has what was to be moved.
+    pub(super) fn moved(&mut self) {
+        self.moving = None;
+    }
+}
+
+/// The database did not take what was applied before.
+#[derive(Debug)]
+pub(super) struct MoveFailed;
+
+impl Batch {
+    fn after(applied: EntryId) -> Self {
+        Self {
+            applied,
+            is_empty: true,
+            bytes: 0,
+            data: HashMap::new(),
+            results: HashMap::new(),
+            horizon: None,
+            configuration: None,
+        }
+    }
+
+    /// The keys that changed, and what they hold: nothing, if they are deleted.
+    pub(super) fn data(&self) -> impl ExactSizeIterator<Item = (&Bytes, Option<&Record>)> {
+        self.data.iter().map(|(key, record)| (key, record.as_ref()))
+    }
+
+    /// The requests whose results changed: those of which there is none are forgotten.
+    pub(super) fn results(&self) -> impl ExactSizeIterator<Item = (RequestId, Option<&Row>)> {
+        self.results.iter().map(|(request, finished)| (*request, finished.row.as_ref()))
+    }
+
+    fn add(&mut self, entry: &Entry, requests: &mut Requests) {
+        let (before, id) = (self.applied, entry.id);
+        assert!(id.version == before.version.next(), "{id} does not follow {before}");
+        assert!(id.epoch >= before.epoch, "{id} is of an older epoch than {before}");
+        (self.applied, self.is_empty) = (id, false);
+        if let Body::Write(write) = &entry.body {
+            for effect in &write.effects {
+                let key = effect.key();
+                assert!(is_key(key), "a key of {} bytes was let into the log", key.len());
+                self.set(key, effect.value().map(|value| Record { id, value: value.clone() }));
+            }
+        }
+        if let Some(configuration) = entry.configuration() {
+            self.configuration = Some(configuration.clone());
+        }
+        let Changes { inserted, removed, horizon } = requests.apply(entry);
+        if let Some(row) = inserted {
+            self.remember(row);
+        }
+        removed.into_iter().for_each(|request| self.forget(request));
+        self.horizon = horizon.or(self.horizon);
+    }
+
+    fn set(&mut self, key: &Bytes, record: Option<Record>) {
+        let length = |record: Option<&Record>| record.map_or(0, |record| record.value.len());
+        self.bytes += length(record.as_ref());
+        match self.data.insert(key.clone(), record) {
+            Some(before) => self.bytes -= length(before.as_ref()),
+            None => self.bytes += OVERHEAD + key.len(),
+        }
+    }
+
+    fn remember(&mut self, row: Row) {
+        let finished = self.results.entry(row.request).or_insert_with(|| {
+            self.bytes += OVERHEAD;
+            Finished { row: None, is_stored: false }
+        });
+        finished.row = Some(row);
+    }
+
+    /// A result that the database never had need not be removed from it.
+    fn forget(&mut self, request: RequestId) {
+        let finished = self.results.entry(request).or_insert_with(|| {
+            self.bytes += OVERHEAD;
+            Finished { row: None, is_stored: true }
+        });
+        finished.row = None;
+        if !finished.is_stored {
+            self.results.remove(&request);
+            self.bytes -= OVERHEAD;
+        }
+    }
+}
