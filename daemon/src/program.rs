@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use quorumkv_keeper::process::{
-    USAGE, arguments, fail, log_to_stderr, raise_file_limit, runtime, warn_of_variables,
+    USAGE, arguments, fail, frugal_runtime, log_to_stderr, raise_file_limit, runtime, warn_of_variables,
 };
 
 use crate::config::Config;
@@ -56,7 +56,7 @@ fn be_a_node(matches: &ArgMatches, stop_with_stdin: bool) -> Result<ExitCode, Ex
     if stop_with_stdin {
         crate::dev::stop_with_stdin().map_err(|error| fail(NAME, &format!("cannot start: {error}"), 1))?;
     }
-    let ended = runtime(NAME)?.block_on(crate::run(config));
+    let ended = frugal_runtime(NAME)?.block_on(crate::run(config));
     ended.map_err(|error| fail(NAME, &error.to_string(), error.exit_code()))?;
     Ok(ExitCode::SUCCESS)
 }
