@@ -6,6 +6,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    quorumkv_mutants::switch_from_environment();
+    if let Err(error) = quorumkv_mutants::switch_from_environment() {
+        eprintln!("kvd-mutant: {error}");
+        return ExitCode::from(2);
+    }
     kvd::program::main()
 }

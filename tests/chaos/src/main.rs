@@ -11,13 +11,17 @@ use quorumkv_chaos::run::{Options, run};
 /// What this ends with when something is wrong with the cluster.
 const VIOLATION: u8 = 10;
 
+/// The same when it was ended before its time (Ctrl-C, SIGTERM), and nothing was wrong until then.
+const INTERRUPTED: u8 = 130;
+
 /// Faults unless it is said how many, or for how long.
 const FAULTS: u64 = 60;
 
 /// Real kvd processes and ZooKeepers under real faults: killed and frozen processes, cut networks, bad disks, wrong clocks,
 /// changing members. Everything that clients ask and hear is recorded and checked. Needs root and Docker.
 ///
-/// Ends with 0 if nothing is wrong, with 10 if something is wrong with the cluster, and with 1 if the faults could not be made.
+/// Ends with 0 if nothing is wrong, with 10 if something is wrong with the cluster, with 1 if the faults could not be made, and with 130 if
+/// it was interrupted. Builds kvd and kvctl first, unless KVD_BIN and KVCTL_BIN name them.
 #[derive(Parser, Debug)]
 #[command(name = "chaos", max_term_width = 110)]
 struct CommandLine {
@@ -25,10 +29,10 @@ struct CommandLine {
     #[arg(long)]
     faults: Option<u64>,
     /// End after so many minutes
-    #[arg(long)]
+    #[arg(long, value_parser = time)]
     minutes: Option<f64>,
     /// End after so many hours
-    #[arg(long, conflicts_with = "minutes")]
+    #[arg(long, value_parser = time, conflicts_with = "minutes")]
     hours: Option<f64>,
     /// Decides which faults happen when [default: a new one, which is printed]
     #[arg(long)]
@@ -75,5 +79,18 @@ async fn main() -> Result<ExitCode> {
         Output::Table => println!("{report}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
-    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(VIOLATION) })
+    if !report.is_good() {
+        return Ok(ExitCode::from(VIOLATION));
+    }
+    if report.interrupted {
+        eprintln!("interrupted after {} faults", report.faults);
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A number of minutes or hours, up to a year of the latter.
+fn time(text: &str) -> Result<f64, String> {
+    let time = text.parse().ok().filter(|time| *time > 0.0 && *time < 8766.0);
+    time.ok_or_else(|| "a time is above zero, and less than 8766".to_owned())
 }

@@ -67,6 +67,7 @@ pub struct Options {
 pub async fn run(options: &Options) -> Result<Report> {
     let size = options.nodes;
     eprintln!("seed {}: {size} nodes and {SPARES} to spare, three ZooKeepers", options.seed);
+    eprintln!("kvd and kvctl are built if they have changed, which takes minutes then");
     let testbed = spawn_blocking(move || Testbed::new(size, size + SPARES)).await??;
     let cluster = Cluster::new(testbed, size)?;
     let keeper = tokio::spawn(Arc::clone(&cluster).keep_running());

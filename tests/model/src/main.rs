@@ -1,12 +1,23 @@
 //! Explores a model of chosen size, and tells how it goes on.
 
-use anyhow::bail;
-use clap::Parser;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use quorumkv_model::checker::{Verdict, explore};
 use quorumkv_model::config::{Bug, Config, Reads, Start};
 use quorumkv_model::report::grouped;
 
+/// What this ends with when a property does not hold.
+const VIOLATION: u8 = 10;
+
+/// The same if there are more states than it was to explore.
+const UNFINISHED: u8 = 7;
+
 /// Explore all states of a small model of the protocol.
+///
+/// Ends with 0 if all properties hold in all of them, with 10 and the shortest counterexample if one does not (with --bug, that is what it
+/// is for), and with 7 if there are more states than --states.
 #[derive(Parser, Debug)]
 struct Arguments {
     /// Replicas, up to 4.
@@ -16,7 +27,7 @@ struct Arguments {
     #[arg(long, default_value_t = 2)]
     epochs: u8,
     /// Writes of clients, all of one key.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
     writes: u8,
     /// Where all begins.
     #[arg(long, value_enum, default_value_t = Start::Empty)]
@@ -41,7 +52,7 @@ struct Arguments {
     states: usize,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let usual = Config::new(arguments.nodes, arguments.epochs, arguments.writes);
     let config = Config {
@@ -53,7 +64,7 @@ fn main() -> anyhow::Result<()> {
         write_quorum: arguments.write_quorum.unwrap_or(usual.write_quorum),
         ..usual
     };
-    let outcome = explore(config, arguments.states, |progress| {
+    let explored = explore(config, arguments.states, |progress| {
         eprintln!(
             "depth {:>2}: {:>13} states, {:>12} to explore, {:.0} s",
             progress.depth,
@@ -61,14 +72,20 @@ fn main() -> anyhow::Result<()> {
             grouped(progress.frontier as u64),
             progress.took.as_secs_f64()
         );
-    })?;
+    });
+    let outcome = explored.unwrap_or_else(|error| {
+        Arguments::command()
+            .error(ErrorKind::ValueValidation, format!("there is no such model: {error}"))
+            .exit()
+    });
     println!("{outcome}");
     println!("{}", outcome.events_line());
-    if let Verdict::Violated(counterexample) = &outcome.verdict {
-        println!("{counterexample}");
-        if config.is_right() {
-            bail!("a property does not hold");
+    match &outcome.verdict {
+        Verdict::Holds => ExitCode::SUCCESS,
+        Verdict::Unfinished => ExitCode::from(UNFINISHED),
+        Verdict::Violated(counterexample) => {
+            println!("{counterexample}");
+            ExitCode::from(VIOLATION)
         }
     }
-    Ok(())
 }

@@ -21,12 +21,14 @@ pub fn switch_for_this_thread(mutant: Option<Mutant>) {
 
 /// Switches on, for all threads and for good, what the variable `QUORUMKV_MUTANT` names.
 ///
-/// # Panics
-/// If there is no mutant of that name.
-pub fn switch_from_environment() {
-    let Ok(name) = std::env::var(VARIABLE) else { return };
-    let mutant = Mutant::named(&name).unwrap_or_else(|| panic!("there is no mutant {name}"));
+/// # Errors
+/// There is no mutant of that name.
+pub fn switch_from_environment() -> Result<(), String> {
+    let Ok(name) = std::env::var(VARIABLE) else { return Ok(()) };
+    let mutant = Mutant::named(&name)
+        .ok_or_else(|| format!("{VARIABLE}: there is no mutant {name} (docs/mutants.md names them)"))?;
     let _ = OF_ALL.set(mutant);
+    Ok(())
 }
 
 impl Mutant {

@@ -1,5 +1,6 @@
 //! Many seeds, on all cores.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,20 +16,20 @@ const PROGRESS: Duration = Duration::from_secs(5);
 #[derive(Args)]
 pub(crate) struct Many {
     /// The first seed.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "seed")]
     first: u64,
     /// How many seeds.
-    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "seed")]
     seeds: u64,
     /// Simulated time to run instead, in years of 365 days.
-    #[arg(long, conflicts_with = "seeds")]
+    #[arg(long, value_parser = years, conflicts_with_all = ["seeds", "seed"])]
     years: Option<f64>,
     /// Only those seeds whose clusters begin with so many nodes: 1 to 5, or 7.
     #[arg(long, value_parser = nodes, conflicts_with = "seed")]
     nodes: Option<u64>,
     /// How many at a time; all cores if it is not given.
-    #[arg(long)]
-    jobs: Option<usize>,
+    #[arg(long, conflicts_with = "seed")]
+    jobs: Option<NonZeroUsize>,
 }
 
 #[derive(Default)]
@@ -54,7 +55,7 @@ impl Many {
         let cores = std::thread::available_parallelism()?.get();
         let progress = Progress { next: AtomicU64::new(self.first), ..Progress::default() };
         std::thread::scope(|scope| {
-            for _ in 0..self.jobs.unwrap_or(cores) {
+            for _ in 0..self.jobs.map_or(cores, NonZeroUsize::get) {
                 scope.spawn(|| self.work(&progress));
             }
             scope.spawn(|| self.report(&progress));
@@ -63,6 +64,7 @@ impl Many {
         println!("{}", total.summary);
         println!("{}", total.speed());
         let Some(failure) = total.failures.iter().min_by_key(|failure| failure.seed) else {
+            println!("no failure");
             return Ok(ExitCode::SUCCESS);
         };
         println!("\n{failure}\n");
@@ -116,6 +118,12 @@ impl Many {
             }
         }
     }
+}
+
+/// A time that ends.
+fn years(text: &str) -> Result<f64, String> {
+    let years = text.parse().ok().filter(|years: &f64| years.is_finite() && *years > 0.0);
+    years.ok_or_else(|| "a number of years is above zero".to_owned())
 }
 
 /// A size that clusters have.

@@ -1,11 +1,12 @@
 //! `sim mutants`: which deliberate bugs the simulator finds, and how soon.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use quorumkv_mutants::Mutant;
@@ -14,19 +15,24 @@ use quorumkv_simulator::{Failure, Reduction, Trace};
 #[derive(Args)]
 pub(crate) struct Mutants {
     /// Only these mutants; all if none is named.
-    names: Vec<String>,
+    #[arg(value_parser = named)]
+    names: Vec<Mutant>,
     /// The most seeds that are tried for each.
-    #[arg(long, default_value_t = 60_000)]
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// How many of a hundred must be found.
-    #[arg(long, default_value_t = 100)]
-    percent: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=100))]
+    percent: u8,
     /// How many at a time; all cores if it is not given.
     #[arg(long)]
-    jobs: Option<usize>,
+    jobs: Option<NonZeroUsize>,
     /// List the mutants and end.
     #[arg(long)]
     list: bool,
+}
+
+fn named(name: &str) -> Result<Mutant, String> {
+    Mutant::named(name).ok_or_else(|| "`sim mutants --list` names them all".to_owned())
 }
 
 /// What became of a mutant.
@@ -39,7 +45,7 @@ struct Hunted {
 
 impl Mutants {
     pub(crate) fn run(&self) -> Result<ExitCode> {
-        let mutants = self.chosen()?;
+        let mutants = if self.names.is_empty() { Mutant::ALL.to_vec() } else { self.names.clone() };
         if self.list {
             for mutant in mutants {
                 println!("{:<32} {}", mutant.name(), mutant.what());
@@ -51,7 +57,7 @@ impl Mutants {
         let left = Mutex::new(VecDeque::from(mutants));
         let hunted = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            for _ in 0..self.jobs.unwrap_or(cores) {
+            for _ in 0..self.jobs.map_or(cores, NonZeroUsize::get) {
                 scope.spawn(|| {
                     loop {
                         let next = left.lock().expect("no hunt panics").pop_front();
@@ -68,19 +74,8 @@ impl Mutants {
         println!("{}", table(&hunted));
         let found = hunted.iter().filter(|one| one.failure.is_some()).count();
         println!("{found} of {count} mutants found");
-        let is_enough = found * 100 >= count * self.percent;
+        let is_enough = found * 100 >= count * usize::from(self.percent);
         Ok(if is_enough { ExitCode::SUCCESS } else { ExitCode::from(10) })
-    }
-
-    fn chosen(&self) -> Result<Vec<Mutant>> {
-        if self.names.is_empty() {
-            return Ok(Mutant::ALL.to_vec());
-        }
-        let named = |name: &String| match Mutant::named(name) {
-            Some(mutant) => Ok(mutant),
-            None => bail!("there is no mutant {name}; `sim mutants --list` names them all"),
-        };
-        self.names.iter().map(named).collect()
     }
 
     fn hunt(&self, mutant: Mutant) -> Hunted {
