@@ -38,6 +38,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// The same when somebody waits for the end.
 const INTERRUPTED_DRAIN: Duration = Duration::from_secs(1);
 
+/// After so long somebody who waits for the keys to be deleted is told so.
+const QUIET: Duration = Duration::from_secs(3);
+
 pub(crate) async fn run(
     invocation: &Invocation,
     arguments: &VerifyArguments,
@@ -177,9 +180,20 @@ fn bar(seconds: f64) -> ProgressBar {
 async fn clean_up(client: &Client, prefix: &str, operations: &[Operation]) -> Left {
     // Those of clients that were given up are among them.
     let unknown = operations.iter().any(|operation| operation.outcome == Outcome::Unknown);
+    let deleting = cleanup::delete_all(client, prefix, unknown);
+    let slow = async {
+        tokio::time::sleep(QUIET).await;
+        // For people; without stderr there is nobody to tell it to.
+        let _ = writeln!(
+            io::stderr(),
+            "kvctl: still deletes what was written below {prefix} (Ctrl-C leaves it there)"
+        );
+        std::future::pending().await
+    };
     tokio::select! {
-        left = cleanup::delete_all(client, prefix, unknown) => left,
+        left = deleting => left,
         failure = transfer::interrupted() => Left::Perhaps(failure),
+        left = slow => left,
     }
 }
 

@@ -16,6 +16,9 @@ use crate::output::{Column, Format, Output, number, text};
 /// The verdict where nothing contradicts anything, and not everything could be searched.
 const UNDECIDED: &str = "undecided";
 
+/// The verdict where nothing was answered.
+const UNVERIFIED: &str = "unverified";
+
 /// Latencies are counted in microseconds, up to an hour, to three digits.
 const LONGEST_US: u64 = 3_600_000_000;
 
@@ -144,7 +147,11 @@ impl Report {
             kinds.iter().map(|figures| figures.operations - figures.failed - figures.unknown).sum();
         let seconds = measured.time.as_secs_f64();
         Self {
-            verdict: if measured.undecided_keys > 0 { UNDECIDED } else { "holds" },
+            verdict: match (answered, measured.undecided_keys) {
+                (0, _) => UNVERIFIED,
+                (_, 0) => "holds",
+                _ => UNDECIDED,
+            },
             consistency: if measured.local { "local" } else { "quorum" },
             interrupted: measured.interrupted,
             seconds: (seconds * 1000.0).round() / 1000.0,
@@ -208,6 +215,7 @@ impl Report {
         }
         match (&self.violation, self.stale) {
             (Some(violation), _) => lines.push(format!("VIOLATION: {violation}")),
+            _ if self.verdict == UNVERIFIED => lines.push(format!("{UNVERIFIED}: nothing was answered")),
             _ if self.undecided_keys > 0 => {
                 lines.push(format!("{UNDECIDED}: {}", undecided(self.undecided_keys)));
             }
@@ -219,6 +227,9 @@ impl Report {
         }
         if let Some(html) = &self.html {
             lines.push(format!("{html} shows it"));
+        }
+        if !self.cleaned_up {
+            lines.push(format!("keys may be left below {}", self.prefix));
         }
         lines
     }
@@ -251,33 +262,49 @@ mod tests {
     use quorumkv_client::Consistency;
 
     #[test]
-    fn what_is_undecided_is_not_said_to_hold() {
+    fn what_is_undecided_or_was_not_answered_is_not_said_to_hold() {
         let run = Run::new(1, 1, 1.0, Consistency::Quorum);
-        let told = |undecided_keys, local| {
+        let told = |outcome, undecided_keys, local| {
             let (time, check) = (Duration::from_secs(1), Duration::ZERO);
             let measured = Measured { clients: 1, time, check, local, interrupted: false, undecided_keys };
-            let mut report = Report::new(&run, &[], &measured);
+            let mut report = Report::new(&run, &[get(outcome, Some(2_000_000))], &measured);
             report.stale = local.then(Stale::default);
+            report.cleaned_up = true;
             (report.verdict, report.sentences().pop().expect("a verdict"))
         };
         for local in [false, true] {
-            let (verdict, sentence) = told(0, local);
+            let (verdict, sentence) = told(Outcome::Absent, 0, local);
             assert!(verdict == "holds" && sentence.starts_with("holds: "), "{verdict}: {sentence}");
-            let (verdict, sentence) = told(2, local);
+            let (verdict, sentence) = told(Outcome::Absent, 2, local);
             assert!(verdict == "undecided" && sentence.starts_with("undecided: 2 keys have"), "{sentence}");
+            for outcome in [Outcome::Failed, Outcome::Unknown] {
+                let (verdict, sentence) = told(outcome, 0, local);
+                assert!(
+                    verdict == "unverified" && sentence == "unverified: nothing was answered",
+                    "{sentence}"
+                );
+            }
         }
     }
 
     #[test]
+    fn keys_that_may_be_left_are_named_whatever_else_is_told() {
+        let run = Run::new(1, 1, 1.0, Consistency::Quorum);
+        let (time, check) = (Duration::from_secs(1), Duration::ZERO);
+        let measured =
+            Measured { clients: 1, time, check, local: false, interrupted: true, undecided_keys: 0 };
+        let report = Report::new(&run, &[get(Outcome::Absent, Some(2_000_000))], &measured);
+        let sentence = report.sentences().pop().expect("a sentence");
+        assert_eq!(sentence, format!("keys may be left below {}", run.prefix));
+    }
+
+    fn get(outcome: Outcome, returned: Option<u64>) -> Operation {
+        let (key, action) = ("k".to_owned(), Action::Get);
+        Operation { client: 1, key, called: 1_000_000, returned, action, outcome }
+    }
+
+    #[test]
     fn operations_are_counted_by_kind_and_outcome_and_only_answers_have_latencies() {
-        let get = |outcome, returned| Operation {
-            client: 1,
-            key: "k".to_owned(),
-            called: 1_000_000,
-            returned,
-            action: Action::Get,
-            outcome,
-        };
         let found = Outcome::Found { value: "v".to_owned(), version: 1 };
         let operations = [
             get(found, Some(2_000_000)),
