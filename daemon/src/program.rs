@@ -56,7 +56,9 @@ fn be_a_node(matches: &ArgMatches, stop_with_stdin: bool) -> Result<ExitCode, Ex
     if stop_with_stdin {
         crate::dev::stop_with_stdin().map_err(|error| fail(NAME, &format!("cannot start: {error}"), 1))?;
     }
-    let ended = frugal_runtime(NAME)?.block_on(crate::run(config));
+    // As a task among the others it gets its turn as they do, also where all share one thread.
+    let ended = frugal_runtime(NAME)?.block_on(async { tokio::spawn(crate::run(config)).await });
+    let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     ended.map_err(|error| fail(NAME, &error.to_string(), error.exit_code()))?;
     Ok(ExitCode::SUCCESS)
 }

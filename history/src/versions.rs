@@ -302,7 +302,13 @@ impl<'a> Passing<'a> {
             let chain = &facts.chains[facts.keys[index]];
             let at = |version: u64| chain.partition_point(|&link| facts.links[link].version <= version);
             let (before, upto) = (at(self.at_call[index]), at(self.proves[index]));
-            let Some(&there) = chain[..before].last().filter(|_| upto > before) else { continue };
+            let Some(&there) = chain[..before].last().filter(|_| upto > before) else {
+                // It was no sooner than what had been answered before it.
+                next = Some(self.proves[index])
+                    .filter(|proved| *proved > 0)
+                    .and_then(|proved| self.proof_before(index, proved));
+                continue;
+            };
             reasons.extend([there, chain[upto - 1]].into_iter().flat_map(|link| facts.shown(link)));
             next = self.proof_before(index, facts.links[there].version);
         }

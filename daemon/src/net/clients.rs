@@ -17,11 +17,13 @@ use quorumkv_protocol::{ErrorCode, frame};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, Budget, COALESCED_MESSAGES, Charge, ConnectionError, Reader};
 use super::{Forward, Forwarder};
 use crate::coordination::HostPort;
+use crate::fatal::die;
 use crate::shell::{Event, Leadership, Node};
 use crate::state::ReadError;
 
@@ -251,7 +253,11 @@ impl Session {
                 }
                 _ => self.lead(Request::Change { request, dry_run }, deadline, reply).await,
             },
-            Request::Get { key, consistency: Consistency::Local, .. } => self.get_local(&key, reply),
+            Request::Get { key, consistency: Consistency::Local, .. } => {
+                self.get_local(&key, reply);
+                // It may have waited for the disk, and so have all others on this thread: now it is their turn.
+                yield_now().await;
+            }
             Request::Get { key, consistency: Consistency::Quorum, evidence } => {
                 self.tell(Event::Read { key, evidence, deadline: read_deadline, reply }).await;
             }
@@ -360,6 +366,9 @@ const fn is_local(request: &Request) -> bool {
 
 /// The state cannot be read where a client wants to look.
 fn fail_unreadable(node: &Node, error: &ReadError, reply: ReplyTo) {
+    if error.is_failed_write() {
+        die(&error.to_string());
+    }
     if error.is_damage() {
         // An owner that has no time for it finds out by itself.
         let database = node.state().database();

@@ -110,16 +110,33 @@ pub enum ReadError {
     /// What was read is not what this program writes.
     #[error("the state is damaged: {0}")]
     Content(#[from] Malformed),
+    /// What was applied last could not be put where it can be read: a failed write.
+    #[error(transparent)]
+    Move(ApplyError),
 }
 
 impl ReadError {
+    /// What it tells about the state.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Database(error) if is_damage(error) => Cause::Damage,
+            Self::Content(_) => Cause::Damage,
+            Self::Database(_) => Cause::Disk,
+            Self::Move(error) => error.cause(),
+        }
+    }
+
     /// Whether what the state holds is damaged, rather than that it could not be read for another reason.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        match self {
-            Self::Database(error) => is_damage(error),
-            Self::Content(_) => true,
-        }
+        self.cause() == Cause::Damage
+    }
+
+    /// Whether a write has failed, so that the process must end.
+    #[must_use]
+    pub fn is_failed_write(&self) -> bool {
+        matches!(self, Self::Move(error) if error.cause() == Cause::Disk)
     }
 }
 

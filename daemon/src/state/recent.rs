@@ -35,6 +35,7 @@ pub(super) struct Batch {
     pub(super) applied: EntryId,
     is_empty: bool,
     bytes: usize,
+    taken: usize,
     data: HashMap<Bytes, Option<Record>>,
     results: HashMap<RequestId, Finished>,
     pub(super) horizon: Option<Version>,
@@ -79,6 +80,11 @@ impl Recent {
         self.open.bytes
     }
 
+    /// Bytes that the entries since the last move had, with those that wrote what was replaced meanwhile.
+    pub(super) const fn taken(&self) -> usize {
+        self.open.taken
+    }
+
     /// What is to be moved now; nothing if nothing was applied. `Err` if the move before has failed.
     pub(super) fn begin_move(&mut self) -> Result<Option<Arc<Batch>>, MoveFailed> {
         if self.moving.is_some() {
@@ -107,6 +113,7 @@ impl Batch {
             applied,
             is_empty: true,
             bytes: 0,
+            taken: 0,
             data: HashMap::new(),
             results: HashMap::new(),
             horizon: None,
@@ -129,6 +136,7 @@ impl Batch {
         assert!(id.version == before.version.next(), "{id} does not follow {before}");
         assert!(id.epoch >= before.epoch, "{id} is of an older epoch than {before}");
         (self.applied, self.is_empty) = (id, false);
+        self.taken += OVERHEAD;
         if let Body::Write(write) = &entry.body {
             for effect in &write.effects {
                 let key = effect.key();
@@ -150,6 +158,7 @@ impl Batch {
     fn set(&mut self, key: &Bytes, record: Option<Record>) {
         let length = |record: Option<&Record>| record.map_or(0, |record| record.value.len());
         self.bytes += length(record.as_ref());
+        self.taken += key.len() + length(record.as_ref());
         match self.data.insert(key.clone(), record) {
             Some(before) => self.bytes -= length(before.as_ref()),
             None => self.bytes += OVERHEAD + key.len(),

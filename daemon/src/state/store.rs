@@ -48,6 +48,10 @@ const WORKERS: usize = 1;
 /// Files that are kept open; fjall's 900 would nearly use up the usual limit of a process.
 const OPEN_FILES: usize = 256;
 
+/// Entries of so many times the memory that may be taken are gathered, since most of what they wrote was replaced: so many have to be
+/// replayed after the process was killed.
+const REPLAYED: usize = 4;
+
 /// A database in its directory. The order of the fields is that in which they must be dropped.
 pub(super) struct Store {
     recent: RwLock<Recent>,
@@ -179,8 +183,8 @@ impl Store {
     }
 
     /// A moment between two batches, after all that was applied when this was called.
-    pub(super) fn snapshot(&self) -> fjall::Result<Snapshot> {
-        self.settle()?;
+    pub(super) fn snapshot(&self) -> Result<Snapshot, ReadError> {
+        self.settle().map_err(|error| ReadError::Move(error.into()))?;
         let _no_commit = self.commit.read().unwrap_or_else(PoisonError::into_inner);
         Ok(self.database.snapshot())
     }
@@ -207,7 +211,7 @@ impl Store {
         for entry in entries {
             recent.add(entry.borrow(), &mut requests);
         }
-        let is_much = recent.bytes() > self.recent_bytes;
+        let is_much = recent.bytes() > self.recent_bytes || recent.taken() > REPLAYED * self.recent_bytes;
         let newest = entries.iter().rev().find_map(|entry| entry.borrow().configuration());
         if let Some(configuration) = newest {
             self.set_configuration(configuration.clone());

@@ -186,8 +186,7 @@ impl Worker {
         if task.compare.version == applied && !self.is_broken {
             match self.state.view() {
                 Ok(view) => self.tell(Done::StateAt { task, view }),
-                Err(error) if error.is_damage() => self.failed(&error.to_string(), Cause::Damage),
-                Err(error) => self.failed(&error.to_string(), Cause::Disk),
+                Err(error) => self.failed(&error.to_string(), error.cause()),
             }
         }
     }

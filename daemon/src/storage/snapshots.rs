@@ -8,6 +8,7 @@ use quorumkv_protocol::client::SnapshotProgress;
 use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{NodeId, Version};
 
+use crate::fatal::die;
 use crate::state::{ChunkError, ReadError, SnapshotSource, State};
 
 /// Bytes of one piece.
@@ -70,7 +71,11 @@ impl SnapshotServer {
                 (held, resume.cursor.clone())
             }
             _ => {
-                let source = Arc::new(SnapshotSource::open(&self.state)?);
+                let source = SnapshotSource::open(&self.state).map_err(|error| match error {
+                    failed if failed.is_failed_write() => die(&failed.to_string()),
+                    other => other,
+                })?;
+                let source = Arc::new(source);
                 // It is only told to people.
                 let total = self.state.disk_bytes().unwrap_or_default();
                 (Open { source, used: Instant::now(), sent: 0, total }, bytes::Bytes::new())

@@ -51,6 +51,14 @@ fn a_later_write_has_the_higher_version_whatever_its_key() {
 }
 
 #[test]
+fn what_is_told_contradicts_itself_also_where_an_absence_proves_only_what_was_answered_before() {
+    let deleted = operation("a", 1, 20, Action::Delete, Outcome::Applied { version: 5 });
+    let history = [deleted, put("b", "x", 9, 2, 3), absent("a", 4, 5), put("a", "y", 4, 6, 7)];
+    let violation = check(&history).expect_err("it is a violation");
+    assert!(!search(&violation.operations, Order::Versions), "{violation}");
+}
+
+#[test]
 fn reads_of_two_keys_see_one_log() {
     // Both writes are under way. Whoever sees the second must see the first from then on.
     let history = [

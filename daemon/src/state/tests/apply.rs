@@ -64,6 +64,22 @@ fn what_is_not_in_the_database_yet_is_read_like_the_rest() {
     Model::at(300).check(&open(dir.path()));
 }
 
+/// One key that is written again and again takes no memory, and yet the entries that have to be replayed are bounded.
+#[test]
+fn what_is_replaced_again_and_again_is_moved_in_the_end() {
+    let dir = tempdir().expect("a directory");
+    let path = dir.path().join("state");
+    let state = open(&path);
+    for version in 1..=1000 {
+        let effects = vec![put("one", vec![b'v'; 100])];
+        state.apply(&[write_entry(version, effects, Outcome::Applied)]).expect("apply");
+    }
+    let copied = dir.path().join("copy");
+    copy(&path, &copied);
+    let applied = open(&copied).applied().version.get();
+    assert!((500..1000).contains(&applied), "{applied} of 1000 are in the database");
+}
+
 #[test]
 fn a_copy_taken_at_any_moment_is_consistent() {
     let dir = tempdir().expect("a directory");

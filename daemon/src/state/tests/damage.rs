@@ -135,7 +135,7 @@ fn damage_is_noted_until_another_state_is_installed() {
 
 #[test]
 fn a_state_that_cannot_be_opened_is_taken_for_damaged_only_if_it_is() {
-    use crate::state::{Cause, OpenStateError, PersistError};
+    use crate::state::{Cause, OpenStateError, PersistError, ReadError};
     use fjall::{Error, LsmError};
 
     let dir = tempdir().expect("a directory");
@@ -161,4 +161,12 @@ fn a_state_that_cannot_be_opened_is_taken_for_damaged_only_if_it_is() {
     assert_eq!(cause(Error::Storage(LsmError::Io(std::io::Error::from_raw_os_error(5)))), Cause::Disk);
     assert_eq!(cause(Error::Poisoned), Cause::Earlier);
     assert_eq!(cause(Error::Storage(LsmError::InvalidTrailer)), Cause::Damage);
+
+    // Nor is one that fails because somebody wants to read.
+    let read = |error: Error| ReadError::Move(error.into());
+    let failed = read(Error::Io(std::io::Error::from_raw_os_error(5)));
+    assert!(failed.is_failed_write() && !failed.is_damage());
+    assert!(!read(Error::Poisoned).is_failed_write() && !read(Error::Poisoned).is_damage());
+    assert!(read(Error::Storage(LsmError::InvalidTrailer)).is_damage());
+    assert!(ReadError::from(Error::Io(std::io::Error::from_raw_os_error(5))).is_damage());
 }
