@@ -30,6 +30,9 @@ use crate::state::ReadError;
 /// Bytes of a scan's page: well below a frame, whose overhead per item is small.
 const PAGE_BYTES: usize = 4 << 20;
 
+/// A read of the state that took so long has waited for the disk, and so have all others on this thread: then it is their turn.
+const LONG_READ: Duration = Duration::from_micros(20);
+
 /// Memory that small requests and the values of answers may take, over all connections, in bytes; and large ones as
 /// much again. Beyond it nothing more is read from clients until something has been answered.
 const CLIENT_MEMORY: usize = 128 << 20;
@@ -254,9 +257,11 @@ impl Session {
                 _ => self.lead(Request::Change { request, dry_run }, deadline, reply).await,
             },
             Request::Get { key, consistency: Consistency::Local, .. } => {
+                let begun = Instant::now();
                 self.get_local(&key, reply);
-                // It may have waited for the disk, and so have all others on this thread: now it is their turn.
-                yield_now().await;
+                if begun.elapsed() > LONG_READ {
+                    yield_now().await;
+                }
             }
             Request::Get { key, consistency: Consistency::Quorum, evidence } => {
                 self.tell(Event::Read { key, evidence, deadline: read_deadline, reply }).await;
