@@ -236,7 +236,7 @@ impl Store {
 
     fn commit(&self, batch: &Batch) -> fjall::Result<()> {
         let items = batch.data().len() + batch.results().len() + 3;
-        // To the system, not to the disk: the end of the process alone loses nothing.
+        // To the system, not to the disk: the end of the process alone loses nothing of it.
         let mut out = OwnedWriteBatch::with_capacity(self.database.clone(), items)
             .durability(Some(PersistMode::Buffer));
         for (key, record) in batch.data() {

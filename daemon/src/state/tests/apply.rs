@@ -64,6 +64,17 @@ fn what_is_not_in_the_database_yet_is_read_like_the_rest() {
     Model::at(300).check(&open(dir.path()));
 }
 
+/// The log is trimmed below what is named here, so that must not be in memory only. Nothing else has had it moved before.
+#[test]
+fn what_was_made_durable_is_in_the_database() {
+    let dir = tempdir().expect("a directory");
+    let state = open(dir.path());
+    state.apply(&entries(1..=10)).expect("apply");
+    assert_eq!(state.persist().expect("persist"), id_at(10));
+    drop(state);
+    Model::at(10).check(&open(dir.path()));
+}
+
 /// One key that is written again and again takes no memory, and yet the entries that have to be replayed are bounded.
 #[test]
 fn what_is_replaced_again_and_again_is_moved_in_the_end() {
