@@ -315,14 +315,15 @@ impl<'a> Passing<'a> {
         reasons
     }
 
-    /// An answer from before an operation's call that proves that a version had been reached: the highest, absences only if need be. Only
-    /// for the one violation that is told.
+    /// An answer from before an operation's call that proves that a version had been reached: absences only if need be, on the same key if
+    /// there is one, the highest. Only for the one violation that is told.
     fn proof_before(&self, index: usize, version: u64) -> Option<usize> {
         let (facts, called) = (self.facts, self.facts.operations[index].called);
         let before = (0..facts.operations.len()).filter(|&other| facts.end(other) < called);
-        before
-            .filter(|&other| self.proves[other] >= version)
-            .max_by_key(|&other| (facts.roles[other] != Role::Absent, self.proves[other]))
+        before.filter(|&other| self.proves[other] >= version).max_by_key(|&other| {
+            let is_on_key = facts.keys[other] == facts.keys[index];
+            (facts.roles[other] != Role::Absent, is_on_key, self.proves[other])
+        })
     }
 
     fn wrote_too_low(&self, index: usize, link: usize) -> Box<Violation> {

@@ -64,7 +64,8 @@ fn a_node_that_loses_keys_is_found_out_and_a_page_shows_how() {
     let json = json(&ran);
     assert_eq!((ran.code, &json["verdict"]), (10, &"violation".into()));
     let few = json["violation"]["operations"].as_array().expect("operations").len();
-    assert!((1..=4).contains(&few), "{json}");
+    // At most: what was found, who wrote and who replaced it, and an absence with its delete, what this deleted, and proof of that.
+    assert!((1..=7).contains(&few), "{json}");
 }
 
 #[test]
