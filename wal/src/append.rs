@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use quorumkv_mutants::Mutant;
 
 use crate::disk::{Disk, IoError};
+use crate::files::{BLOCK, Blocks};
 use crate::format::{Place, SEGMENT_HEADER, SegmentHeader, encode_record, record_size};
 use crate::housekeeper::Housekeeper;
 use crate::index::Shared;
@@ -38,6 +39,9 @@ pub(crate) struct Appender {
     synced: u64,
     /// Records that end at `position` and are not written yet.
     buffer: Vec<u8>,
+    /// What stands in the block that is not full before those records, once that is known.
+    begun: Option<Vec<u8>>,
+    blocks: Blocks,
     /// The records in `buffer`, with the absolute positions at which they end.
     buffered: Vec<(Change, u64)>,
 }
@@ -65,6 +69,8 @@ impl Appender {
             previous,
             synced: position,
             buffer: Vec::new(),
+            begun: None,
+            blocks: Blocks::default(),
             buffered: Vec::new(),
         }
     }
@@ -88,13 +94,42 @@ impl Appender {
             return Ok(());
         }
         let mut start = self.position - self.buffer.len() as u64;
-        self.disk.write(&*self.active.file, &self.active.path, &self.buffer, start - self.active.start)?;
+        self.write(start - self.active.start)?;
         self.buffer.clear();
+        self.housekeeper.note(self.position - self.active.start);
         let mut index = self.shared.write();
         for (change, end) in self.buffered.drain(..) {
             index.apply(change, start, end);
             start = end;
         }
+        Ok(())
+    }
+
+    /// Writes the records to this place in the active segment, in whole blocks: with what stands before them, and with the zeros that
+    /// stand after them anyway.
+    fn write(&mut self, offset: u64) -> Result<(), IoError> {
+        let Segment { file, path, size, .. } = &*self.active;
+        let before = usize::try_from(offset % BLOCK as u64).expect("less than a block");
+        let begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => {
+                let mut begun = vec![0; before];
+                let read = file.read_exact_at(&mut begun, offset - before as u64);
+                read.map_err(IoError::at("read", path))?;
+                begun
+            }
+        };
+        let used = before + self.buffer.len();
+        let whole = (size - offset).saturating_add(before as u64).min(used.next_multiple_of(BLOCK) as u64);
+        let blocks = self.blocks.of(usize::try_from(whole).expect("it is in memory"));
+        blocks[..before].copy_from_slice(&begun);
+        blocks[before..used].copy_from_slice(&self.buffer);
+        blocks[used..].fill(0);
+        self.disk.write(&**file, path, blocks, offset - before as u64)?;
+        let mut begun = begun;
+        begun.clear();
+        begun.extend_from_slice(&blocks[used - used % BLOCK..used]);
+        self.begun = Some(begun);
         Ok(())
     }
 
@@ -141,6 +176,8 @@ impl Appender {
             last,
         };
         self.active = Arc::new(install_spare(&self.disk, &self.directory, spare, &header)?);
+        self.begun = Some(Vec::new());
+        self.housekeeper.note(0);
         self.housekeeper.prepare_next();
         self.position = header.start + SEGMENT_HEADER as u64;
         self.synced = self.position;

@@ -4,11 +4,14 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, OFlags};
+
+/// The disk takes whole blocks from memory that is aligned to them without a copy.
+pub(crate) const BLOCK: usize = 4096;
 
 /// An open file of a log.
 pub trait LogFile: fmt::Debug + Send + Sync {
@@ -92,12 +95,11 @@ pub(crate) struct FileSystem;
 
 impl Files for FileSystem {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(Arc::new(file))
+        Ok(Arc::new(DiskFile::open(path, OpenOptions::new().create(true).truncate(true))?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+        Ok(Arc::new(DiskFile::open(path, &mut OpenOptions::new())?))
     }
 
     fn names(&self, directory: &Path) -> io::Result<Option<Vec<String>>> {
@@ -132,27 +134,73 @@ impl Files for FileSystem {
     }
 }
 
-impl LogFile for File {
+/// A file of the file system.
+#[derive(Debug)]
+struct DiskFile {
+    file: File,
+    /// The same for writes that pass by the page cache, where the file system knows such. What is logged is hardly ever read, and pages
+    /// of it would cost a copy and drive out what is.
+    direct: Option<File>,
+}
+
+impl DiskFile {
+    fn open(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
+        let file = options.read(true).write(true).open(path)?;
+        let flags = i32::try_from(OFlags::DIRECT.bits()).expect("flags of open are an int");
+        let direct = OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
+        Ok(Self { file, direct })
+    }
+}
+
+impl LogFile for DiskFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
+        let is_whole = offset % BLOCK as u64 == 0 && bytes.len() % BLOCK == 0;
+        if let Some(direct) =
+            self.direct.as_ref().filter(|_| is_whole && bytes.as_ptr().align_offset(BLOCK) == 0)
+        {
+            match direct.write_all_at(bytes, offset) {
+                // Its blocks are larger.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                written => return written,
+            }
+        }
+        self.file.write_all_at(bytes, offset)
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        FileExt::read_exact_at(self, bytes, offset)
+        self.file.read_exact_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
     }
 
     fn read_all(&self, from_medium: bool) -> io::Result<Vec<u8>> {
         if from_medium {
-            self.sync_data()?;
-            rustix::fs::fadvise(self, 0, None, Advice::DontNeed)?;
+            self.file.sync_data()?;
+            rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?;
         }
-        let length = usize::try_from(self.metadata()?.len()).map_err(io::Error::other)?;
+        let length = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
-        FileExt::read_exact_at(self, &mut bytes, 0)?;
+        self.file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+}
+
+/// Memory for whole blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks(Vec<u8>);
+
+impl Blocks {
+    /// More than this is not kept.
+    const KEPT: usize = 1 << 20;
+
+    /// `length` bytes of any content that begin where a block may.
+    pub(crate) fn of(&mut self, length: usize) -> &mut [u8] {
+        if self.0.len() < length + BLOCK || self.0.len() > length + Self::KEPT {
+            self.0 = vec![0; length + BLOCK];
+        }
+        let start = self.0.as_ptr().align_offset(BLOCK);
+        &mut self.0[start..start + length]
     }
 }

@@ -3,17 +3,24 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::disk::{Disk, IoError};
 use crate::files::LogFile;
 use crate::segment::{Segment, prepare_spare, spare_path};
 
+/// Pause between pieces of a spare that is not urgent, so that syncs of the log find the disk free.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// What there is to do, and what is done. Bounded: one spare, and as many segments as the log has.
 #[derive(Debug, Default)]
 struct Chores {
     spare_wanted: bool,
+    /// The log waits for the spare.
+    spare_awaited: bool,
     spare: Option<Result<Arc<dyn LogFile>, IoError>>,
     /// Trimmed segments, oldest first. They go in that order, each durably, so that what is left never has a gap.
     trimmed: VecDeque<Arc<Segment>>,
@@ -27,6 +34,8 @@ struct Room {
     disk: Disk,
     directory: PathBuf,
     segment_bytes: u64,
+    /// How far the log's last segment is written.
+    filled: AtomicU64,
     chores: Mutex<Chores>,
     changed: Condvar,
 }
@@ -48,7 +57,7 @@ impl Housekeeper {
     /// Starts the thread, which begins with a spare.
     pub(crate) fn start(disk: Disk, directory: PathBuf, segment_bytes: u64) -> io::Result<Housekeeper> {
         let chores = Mutex::new(Chores { spare_wanted: true, ..Chores::default() });
-        let room = Arc::new(Room { disk, directory, segment_bytes, chores, changed: Condvar::new() });
+        let room = Arc::new(Room::new(disk, directory, segment_bytes, chores));
         let worker = Arc::clone(&room);
         let thread = thread::Builder::new().name("wal-housekeeper".into()).spawn(move || worker.run())?;
         Ok(Housekeeper { room, thread: Some(thread) })
@@ -56,8 +65,10 @@ impl Housekeeper {
 
     /// Without a thread: for a log in steps.
     pub(crate) fn without_thread(disk: Disk, directory: PathBuf, segment_bytes: u64) -> Housekeeper {
-        let (chores, changed) = (Mutex::default(), Condvar::new());
-        Housekeeper { room: Arc::new(Room { disk, directory, segment_bytes, chores, changed }), thread: None }
+        Housekeeper {
+            room: Arc::new(Room::new(disk, directory, segment_bytes, Mutex::default())),
+            thread: None,
+        }
     }
 
     /// The spare, waiting for it if need be. What went wrong in preparing it may have passed (a full disk), so it is
@@ -75,19 +86,20 @@ impl Housekeeper {
     fn next_spare(&self) -> Result<Arc<dyn LogFile>, IoError> {
         if self.thread.is_none() {
             let Room { disk, directory, segment_bytes, .. } = &*self.room;
-            let spare = prepare_spare(disk, directory, *segment_bytes, || false)?;
+            let spare = prepare_spare(disk, directory, *segment_bytes, |_| true)?;
             return Ok(spare.expect("nothing cancels it"));
         }
         let mut chores = self.room.lock();
         loop {
             if let Some(spare) = chores.spare.take() {
+                chores.spare_awaited = false;
                 return spare;
             }
             if chores.stop {
                 let stopped = io::Error::other("the housekeeper has stopped");
                 return Err(IoError::at("prepare", &spare_path(&self.room.directory))(stopped));
             }
-            chores.spare_wanted = true;
+            (chores.spare_wanted, chores.spare_awaited) = (true, true);
             self.room.changed.notify_all();
             chores = self.room.changed.wait(chores).unwrap_or_else(PoisonError::into_inner);
         }
@@ -98,6 +110,11 @@ impl Housekeeper {
     pub(crate) fn prepare_next(&self) {
         self.room.lock().spare_wanted = true;
         self.room.changed.notify_all();
+    }
+
+    /// Takes note of how far the last segment is written.
+    pub(crate) fn note(&self, filled: u64) {
+        self.room.filled.store(filled, Ordering::Relaxed);
     }
 
     /// Has segments removed, oldest first, in the background.
@@ -123,6 +140,10 @@ impl Drop for Housekeeper {
 }
 
 impl Room {
+    const fn new(disk: Disk, directory: PathBuf, segment_bytes: u64, chores: Mutex<Chores>) -> Room {
+        Room { disk, directory, segment_bytes, filled: AtomicU64::new(0), chores, changed: Condvar::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Chores> {
         self.chores.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,12 +182,27 @@ impl Room {
     }
 
     fn prepare(&self) {
+        let Room { disk, directory, segment_bytes, .. } = self;
         let spare =
-            prepare_spare(&self.disk, &self.directory, self.segment_bytes, || self.lock().stop).transpose();
+            prepare_spare(disk, directory, *segment_bytes, |written| self.goes_on(written)).transpose();
         let mut chores = self.lock();
         chores.spare_wanted = false;
         chores.spare = spare;
         self.changed.notify_all();
+    }
+
+    /// Lets the log have the disk for a while if there is time: the spare is to be ready when the last segment is half full.
+    fn goes_on(&self, written: u64) -> bool {
+        let chores = self.lock();
+        if chores.stop
+            || chores.spare_awaited
+            || written < self.filled.load(Ordering::Relaxed).saturating_mul(2)
+        {
+            return !chores.stop;
+        }
+        let waited = self.changed.wait_timeout(chores, PAUSE);
+        let (chores, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !chores.stop
     }
 
     /// Removes what there is to remove, until something cannot be.
@@ -203,5 +239,23 @@ struct StopGuard<'a>(&'a Room);
 impl Drop for StopGuard<'_> {
     fn drop(&mut self) {
         self.0.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_takes_its_time_unless_the_log_needs_it() {
+        let room = Room::new(Disk::default(), PathBuf::new(), 100, Mutex::default());
+        assert!(room.goes_on(0), "after a pause");
+        room.lock().spare_awaited = true;
+        assert!(room.goes_on(50));
+        room.lock().spare_awaited = false;
+        room.filled.store(u64::MAX, Ordering::Relaxed);
+        assert!(room.goes_on(50), "the last segment is nearly full");
+        room.stop();
+        assert!(!room.goes_on(50) && !room.goes_on(0));
     }
 }

@@ -273,7 +273,7 @@ fn create(disk: &Disk, directory: &Path, segment_bytes: u64) -> Result<Opened, O
         promise: None,
         last: Mark::ZERO,
     };
-    let spare = prepare_spare(disk, directory, segment_bytes, || false)?.expect("nothing cancels it");
+    let spare = prepare_spare(disk, directory, segment_bytes, |_| true)?.expect("nothing cancels it");
     let segment = install_spare(disk, directory, spare, &header)?;
     let end = End { position: SEGMENT_HEADER as u64, previous: 0 };
     let mut index = Index::new(Tail::default());

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use quorumkv_mutants::Mutant;
 
 use crate::disk::{Disk, IoError};
-use crate::files::LogFile;
+use crate::files::{Blocks, LogFile};
 use crate::format::SegmentHeader;
 
-/// Zeros are written this many bytes at a time.
-const ZERO_CHUNK: usize = 1 << 20;
+/// Zeros are written this many bytes at a time: so a sync of the log that comes meanwhile waits for no more.
+const ZERO_CHUNK: u64 = 256 << 10;
 
 /// An open segment. Its file stays readable for those who hold it, even when it was removed.
 #[derive(Debug)]
@@ -51,22 +51,24 @@ pub(crate) fn parse_name(name: &str) -> Option<u64> {
 }
 
 /// Makes a file of `size` zero bytes, durable, under the spare's name. Real zeros, so that a later sync of a record has no
-/// allocation to record. Gives up with `Ok(None)` as soon as `cancelled` says so.
+/// allocation to record. Before each piece `goes_on` is told how many bytes are there: `Ok(None)` as soon as it says no.
 pub(crate) fn prepare_spare(
     disk: &Disk,
     directory: &Path,
     size: u64,
-    cancelled: impl Fn() -> bool,
+    goes_on: impl Fn(u64) -> bool,
 ) -> Result<Option<Arc<dyn LogFile>>, IoError> {
     let path = spare_path(directory);
     let file = disk.create(&path)?;
-    let zeros = vec![0; usize::try_from(size).map_or(ZERO_CHUNK, |size| size.min(ZERO_CHUNK))];
+    let mut memory = Blocks::default();
+    let zeros = memory.of(usize::try_from(size.min(ZERO_CHUNK)).expect("a small number"));
+    zeros.fill(0);
     let mut written = 0;
     while written < size {
-        if cancelled() {
+        if !goes_on(written) {
             return Ok(None);
         }
-        let length = (size - written).min(ZERO_CHUNK as u64);
+        let length = (size - written).min(ZERO_CHUNK);
         disk.write(&*file, &path, &zeros[..usize::try_from(length).expect("at most a chunk")], written)?;
         written += length;
     }
