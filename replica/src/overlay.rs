@@ -1,20 +1,25 @@
 //! The newest state of keys and requests: what accepted entries that are not applied yet have changed.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
+use ahash::RandomState;
 use bytes::Bytes;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::{RequestId, Version};
+use smallvec::SmallVec;
 
 /// Versions of unapplied entries by the key they touch and by the request they came from.
 ///
-/// Ordered maps, because keys come from clients (a fixed hash could be attacked) and the replica must be deterministic
-/// (a random one could not be replayed).
+/// Keys come from clients, who could attack a fixed hash, so it is a random one. The replica stays deterministic: nobody sees the order
+/// in which the maps keep what is in them.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
-    keys: BTreeMap<Bytes, Vec<Version>>,
-    requests: BTreeMap<RequestId, Version>,
+    keys: HashMap<Bytes, Versions, RandomState>,
+    requests: HashMap<RequestId, Version, RandomState>,
 }
+
+/// In rising order. Few keys have several at a time.
+type Versions = SmallVec<[Version; 2]>;
 
 impl Overlay {
     /// The newest entry at or before `limit` that touched the key.
@@ -41,7 +46,9 @@ impl Overlay {
     pub(crate) fn remove(&mut self, entry: &Entry) {
         for effect in entry.effects() {
             let Some(versions) = self.keys.get_mut(effect.key()) else { continue };
-            versions.retain(|&version| version != entry.id.version);
+            if let Some(at) = versions.iter().position(|version| *version == entry.id.version) {
+                versions.remove(at);
+            }
             if versions.is_empty() {
                 self.keys.remove(effect.key());
             }

@@ -11,6 +11,7 @@ use quorumkv_mutants::Mutant;
 use quorumkv_protocol::entry::{Answered, Entry, Outcome};
 use quorumkv_protocol::{ClientId, RequestId, Version};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// Most results that are remembered, over all clients: about 12 MiB of memory. All replicas of a cluster must agree on
 /// it, which is why it is no setting.
@@ -77,7 +78,7 @@ pub struct Changes {
     /// The new result.
     pub inserted: Option<Row>,
     /// Results that are forgotten.
-    pub removed: Vec<RequestId>,
+    pub removed: SmallVec<[RequestId; 2]>,
     /// The new horizon, if it moved.
     pub horizon: Option<Version>,
 }
@@ -158,10 +159,11 @@ impl Requests {
         let client = self.clients.entry(id).or_insert_with(|| Client { floor: 0, results: BTreeMap::new() });
         client.floor = client.floor.max(floor.min(sequence));
         client.results.insert(sequence, Done { version: entry.id.version, outcome });
-        let unfinished = client.results.split_off(&client.floor);
-        for (sequence, done) in std::mem::replace(&mut client.results, unfinished) {
-            self.oldest.remove(&done.version);
-            changes.removed.push(RequestId { client: id, sequence });
+        while let Some(first) = client.results.first_entry()
+            && *first.key() < client.floor
+        {
+            changes.removed.push(RequestId { client: id, sequence: *first.key() });
+            self.oldest.remove(&first.remove().version);
         }
         self.oldest.insert(entry.id.version, request);
         changes.inserted = Some(Row { request, floor: client.floor, version: entry.id.version, outcome });
@@ -283,7 +285,7 @@ mod tests {
             requests.apply(&entry(sequence, request(7, sequence), 1));
         }
         let changes = requests.apply(&entry(4, request(7, 4), 3));
-        assert_eq!(changes.removed, [request(7, 1), request(7, 2)]);
+        assert_eq!(changes.removed[..], [request(7, 1), request(7, 2)]);
         assert_eq!(requests.lookup(request(7, 2), Version::new(9)), Known::Expired);
         assert_eq!(requests.lookup(request(7, 3), Version::new(9)), done(3));
         assert_eq!(requests.lookup(request(7, 5), Version::new(9)), Known::Fresh);
@@ -307,7 +309,7 @@ mod tests {
         requests.apply(&entry(1, request(7, 1), 1));
         requests.apply(&entry(2, request(8, 1), 1));
         let changes = requests.apply(&entry(3, request(8, 2), 1));
-        assert_eq!(changes.removed, [request(7, 1)]);
+        assert_eq!(changes.removed[..], [request(7, 1)]);
         assert_eq!(changes.horizon, Some(Version::new(1)));
         assert_eq!(requests.horizon(), Version::new(1));
         assert!(!requests.clients.contains_key(&ClientId::new(7)), "a client without results is forgotten");

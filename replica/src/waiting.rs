@@ -1,6 +1,6 @@
 //! Clients whose writes are in the log and not committed yet.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use quorumkv_mutants::Mutant;
@@ -18,11 +18,11 @@ use crate::time::Timestamp;
 /// How often deadlines are looked at: a client's answer may come this much late.
 const EXPIRY_SCAN: Duration = Duration::from_millis(25);
 
-/// Waiting clients by the version of their entry. They stay when the leader stands down, because a later leader may
-/// yet commit what this one logged.
+/// Waiting clients, in the order of their entries' versions. They stay when the leader stands down, because a later leader
+/// may yet commit what this one logged.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    by_version: BTreeMap<Version, Vec<Waiter>>,
+    by_version: VecDeque<Waiter>,
     scanned: Timestamp,
 }
 
@@ -36,35 +36,39 @@ struct Waiter {
 
 impl Waiting {
     pub(crate) fn add(&mut self, token: Token, entry: EntryId, request: RequestId, deadline: Timestamp) {
-        self.by_version.entry(entry.version).or_default().push(Waiter { token, entry, request, deadline });
+        // Nearly always the last; not so for the retry of a request that is under way.
+        let at = self.after(entry.version);
+        self.by_version.insert(at, Waiter { token, entry, request, deadline });
+    }
+
+    /// Where those begin that wait for later entries.
+    fn after(&self, version: Version) -> usize {
+        match self.by_version.back() {
+            Some(last) if last.entry.version > version => {
+                self.by_version.partition_point(|waiter| waiter.entry.version <= version)
+            }
+            Some(_) | None => self.by_version.len(),
+        }
     }
 
     /// Everything in `log` up to `version` is committed: answers whose fate that decides.
     pub(crate) fn committed(&mut self, version: Version, log: &Log, out: &mut Outbox) {
-        while let Some(first) = self.by_version.first_entry()
-            && *first.key() <= version
-        {
-            let entry = log.entry(*first.key()).expect("entries that are not applied are in memory");
-            for waiter in first.remove() {
-                let reply = if waiter.entry == entry.id { written(entry) } else { SUPERSEDED };
-                out.answer(waiter.token, reply);
-            }
+        while let Some(waiter) = self.by_version.pop_front_if(|waiter| waiter.entry.version <= version) {
+            let entry = log.entry(waiter.entry.version).expect("entries that are not applied are in memory");
+            let reply = if waiter.entry == entry.id { written(entry) } else { SUPERSEDED };
+            out.answer(waiter.token, reply);
         }
         // What a lower epoch logged after the entry that is committed now is in no later leader's log.
         let epoch = log.id_at(version).expect("a committed version is in the log").epoch;
-        while let Some(last) = self.by_version.last_entry()
-            && last.get().iter().all(|waiter| waiter.entry.epoch < epoch)
-        {
-            for waiter in last.remove() {
-                out.answer(waiter.token, SUPERSEDED);
-            }
+        while let Some(waiter) = self.by_version.pop_back_if(|waiter| waiter.entry.epoch < epoch) {
+            out.answer(waiter.token, SUPERSEDED);
         }
     }
 
     /// The state jumped to a snapshot: what it knows of requests decides about those that it covers.
     pub(crate) fn jumped(&mut self, snapshot: Version, state: &impl StateView, out: &mut Outbox) {
-        let later = self.by_version.split_off(&snapshot.next());
-        for waiter in std::mem::replace(&mut self.by_version, later).into_values().flatten() {
+        let covered = self.after(snapshot);
+        for waiter in self.by_version.drain(..covered) {
             let reply = match state.lookup(waiter.request, Version::ZERO) {
                 _ if Mutant::SupersededBySnapshot.on() => SUPERSEDED,
                 Known::Done(Done { version, outcome }) => Reply::Written { outcome, version },
@@ -76,7 +80,7 @@ impl Waiting {
 
     /// Calls everything superseded, which it need not be.
     pub(crate) fn give_up(&mut self, out: &mut Outbox) {
-        for waiter in std::mem::take(&mut self.by_version).into_values().flatten() {
+        for waiter in self.by_version.drain(..) {
             out.answer(waiter.token, SUPERSEDED);
         }
     }
@@ -87,15 +91,12 @@ impl Waiting {
             return;
         }
         self.scanned = now;
-        self.by_version.retain(|_, waiters| {
-            waiters.retain(|waiter| {
-                let waits = waiter.deadline > now;
-                if !waits {
-                    out.answer(waiter.token, UNKNOWN);
-                }
-                waits
-            });
-            !waiters.is_empty()
+        self.by_version.retain(|waiter| {
+            let waits = waiter.deadline > now;
+            if !waits {
+                out.answer(waiter.token, UNKNOWN);
+            }
+            waits
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use quorumkv_protocol::client::{Failure, Got, Response, Written};
 use quorumkv_protocol::{ErrorCode, NodeId};
 use quorumkv_replica::{Reply, Token};
@@ -14,7 +15,7 @@ use crate::net::{ReplyTo, Scan, doubt};
 #[derive(Debug)]
 pub(super) struct Pending {
     node: Arc<Node>,
-    requests: HashMap<Token, Waiting>,
+    requests: HashMap<Token, Waiting, RandomState>,
     next: u64,
 }
 
@@ -38,7 +39,7 @@ enum Kind {
 
 impl Pending {
     pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node, requests: HashMap::new(), next: 0 }
+        Self { node, requests: HashMap::default(), next: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use bytes::Bytes;
 use quorumkv_protocol::entry::{Body, Entry};
 use quorumkv_protocol::membership::Configuration;
@@ -36,8 +37,8 @@ pub(super) struct Batch {
     is_empty: bool,
     bytes: usize,
     taken: usize,
-    data: HashMap<Bytes, Option<Record>>,
-    results: HashMap<RequestId, Finished>,
+    data: HashMap<Bytes, Option<Record>, RandomState>,
+    results: HashMap<RequestId, Finished, RandomState>,
     pub(super) horizon: Option<Version>,
     pub(super) configuration: Option<Configuration>,
 }
@@ -114,8 +115,8 @@ impl Batch {
             is_empty: true,
             bytes: 0,
             taken: 0,
-            data: HashMap::new(),
-            results: HashMap::new(),
+            data: HashMap::default(),
+            results: HashMap::default(),
             horizon: None,
             configuration: None,
         }

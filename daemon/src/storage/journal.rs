@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use quorumkv_protocol::entry::{Body, Entry};
 use quorumkv_protocol::{EntryId, Epoch, NodeId, Version, frame};
 use quorumkv_replica::{LogRecord, Outgoing, PersistId, Recovered};
@@ -203,7 +203,8 @@ impl Journal {
         persist: Option<PersistId>,
         when_durable: Vec<Outgoing>,
     ) {
-        let records = log.iter().map(record).collect();
+        let mut buffer = BytesMut::with_capacity(log.iter().map(payload_size).sum());
+        let records = log.iter().map(|log| record(log, &mut buffer)).collect();
         self.waiting.push_back(wal::Batch { records, ticket: Ticket { persist, when_durable } });
         self.push();
     }
@@ -305,18 +306,24 @@ pub(crate) fn read_entries(
     reader.read(from.get(), max_bytes)?.into_iter().map(decode).collect()
 }
 
-fn record(record: &LogRecord) -> wal::Record {
+/// The record as the log takes it; what it carries is encoded into `buffer`, which all records of a batch share.
+fn record(record: &LogRecord, buffer: &mut BytesMut) -> wal::Record {
     match record {
         LogRecord::Promise(epoch) => wal::Record::Promise { epoch: wal_epoch(*epoch) },
-        LogRecord::Entry(entry) => wal::Record::Entry { mark: mark(entry.id), payload: payload(&entry.body) },
+        LogRecord::Entry(entry) => {
+            frame::encode_body(&entry.body, buffer);
+            wal::Record::Entry { mark: mark(entry.id), payload: buffer.split().freeze() }
+        }
         LogRecord::Base(id) => wal::Record::Base { mark: mark(*id) },
     }
 }
 
-fn payload(body: &Body) -> Bytes {
-    let mut bytes = BytesMut::new();
-    frame::encode_body(body, &mut bytes);
-    bytes.freeze()
+/// Bytes that the record's payload takes, or a little more.
+fn payload_size(record: &LogRecord) -> usize {
+    match record {
+        LogRecord::Entry(entry) => frame::encoded_length(&entry.body),
+        LogRecord::Promise(_) | LogRecord::Base(_) => 0,
+    }
 }
 
 pub(crate) fn wal_epoch(epoch: Epoch) -> wal::Epoch {
