@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget::bounded;
 use crate::ids::{EntryId, RequestId, Version};
 use crate::membership::Configuration;
+use crate::slices;
 
 /// Most effects in one entry; the same bound as etcd's for operations in a transaction.
 pub const MAX_EFFECTS: usize = 128;
@@ -141,13 +142,16 @@ pub enum Effect {
     /// The key now holds this value, at the version of the entry.
     Put {
         /// The key.
+        #[serde(deserialize_with = "slices::part")]
         key: Bytes,
         /// Its new value.
+        #[serde(deserialize_with = "slices::part")]
         value: Bytes,
     },
     /// The key is absent from now on.
     Delete {
         /// The key.
+        #[serde(deserialize_with = "slices::part")]
         key: Bytes,
     },
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::budget;
+use crate::{budget, slices};
 
 /// Bytes in front of every body.
 pub const HEADER_LENGTH: usize = 4;
@@ -85,6 +85,14 @@ pub fn decode<T: Serialize + DeserializeOwned>(body: &[u8]) -> Result<T, FrameEr
     } else {
         Err(FrameError::NotCanonical { length: body.len(), canonical })
     }
+}
+
+/// As [`decode`]. Keys and values of entries are not copied, but are parts of the frame: they keep all of its memory.
+///
+/// # Errors
+/// As for [`decode`].
+pub fn decode_shared<T: Serialize + DeserializeOwned>(body: &Bytes) -> Result<T, FrameError> {
+    slices::of(body, || decode(body))
 }
 
 /// Lets postcard write into a [`BytesMut`], whole slices at a time.

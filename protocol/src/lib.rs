@@ -15,6 +15,7 @@ pub mod hello;
 mod ids;
 pub mod membership;
 pub mod peer;
+mod slices;
 
 pub use error::{Certainty, ErrorCode};
 pub use ids::{ClientId, ClusterId, EntryId, Epoch, NodeId, RequestId, Version};

@@ -71,14 +71,13 @@ pub struct Row {
     pub outcome: Outcome,
 }
 
-/// What applying one entry changed, for whoever stores the table. In the order in which to store it: a request can be
-/// both inserted and removed.
+/// What applying one entry changed, for whoever stores the table.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
     /// The new result.
     pub inserted: Option<Row>,
-    /// Results that are forgotten.
-    pub removed: SmallVec<[RequestId; 2]>,
+    /// Results that are forgotten, with their versions.
+    pub removed: SmallVec<[(RequestId, Version); 2]>,
     /// The new horizon, if it moved.
     pub horizon: Option<Version>,
 }
@@ -162,8 +161,10 @@ impl Requests {
         while let Some(first) = client.results.first_entry()
             && *first.key() < client.floor
         {
-            changes.removed.push(RequestId { client: id, sequence: *first.key() });
-            self.oldest.remove(&first.remove().version);
+            let request = RequestId { client: id, sequence: *first.key() };
+            let version = first.remove().version;
+            self.oldest.remove(&version);
+            changes.removed.push((request, version));
         }
         self.oldest.insert(entry.id.version, request);
         changes.inserted = Some(Row { request, floor: client.floor, version: entry.id.version, outcome });
@@ -183,7 +184,7 @@ impl Requests {
             }
             self.horizon = self.horizon.max(version);
             changes.horizon = Some(self.horizon);
-            changes.removed.push(request);
+            changes.removed.push((request, version));
         }
     }
 
@@ -196,6 +197,15 @@ impl Requests {
                 version: done.version,
                 outcome: done.outcome,
             })
+        })
+    }
+
+    /// The results of entries after `version`, in their order.
+    pub fn rows_after(&self, version: Version) -> impl Iterator<Item = Row> {
+        self.oldest.range(version.next()..).filter_map(|(&version, &request)| {
+            let client = self.clients.get(&request.client)?;
+            let outcome = client.results.get(&request.sequence)?.outcome;
+            Some(Row { request, floor: client.floor, version, outcome })
         })
     }
 
@@ -285,7 +295,7 @@ mod tests {
             requests.apply(&entry(sequence, request(7, sequence), 1));
         }
         let changes = requests.apply(&entry(4, request(7, 4), 3));
-        assert_eq!(changes.removed[..], [request(7, 1), request(7, 2)]);
+        assert_eq!(changes.removed[..], [(request(7, 1), Version::new(1)), (request(7, 2), Version::new(2))]);
         assert_eq!(requests.lookup(request(7, 2), Version::new(9)), Known::Expired);
         assert_eq!(requests.lookup(request(7, 3), Version::new(9)), done(3));
         assert_eq!(requests.lookup(request(7, 5), Version::new(9)), Known::Fresh);
@@ -309,7 +319,7 @@ mod tests {
         requests.apply(&entry(1, request(7, 1), 1));
         requests.apply(&entry(2, request(8, 1), 1));
         let changes = requests.apply(&entry(3, request(8, 2), 1));
-        assert_eq!(changes.removed[..], [request(7, 1)]);
+        assert_eq!(changes.removed[..], [(request(7, 1), Version::new(1))]);
         assert_eq!(changes.horizon, Some(Version::new(1)));
         assert_eq!(requests.horizon(), Version::new(1));
         assert!(!requests.clients.contains_key(&ClientId::new(7)), "a client without results is forgotten");
@@ -391,8 +401,9 @@ mod tests {
         fn apply(&mut self, entry: &Entry) {
             let changes = self.requests.apply(entry);
             self.stored.extend(changes.inserted.map(|row| (row.request, row)));
-            for request in changes.removed {
-                assert!(self.stored.remove(&request).is_some(), "{request} was forgotten before");
+            for (request, version) in changes.removed {
+                let row = self.stored.remove(&request).expect("it was not forgotten before");
+                assert_eq!(row.version, version);
             }
             self.stored_horizon = changes.horizon.unwrap_or(self.stored_horizon);
         }
@@ -423,6 +434,7 @@ mod tests {
                 prop_assert!(world.requests.len() <= CAPACITY);
                 prop_assert_eq!(&world.rebuilt(world.stored.values().copied()), &world.requests);
                 prop_assert_eq!(&world.rebuilt(world.requests.rows()), &world.requests);
+                prop_assert_eq!(&world.rebuilt(world.requests.rows_after(Version::ZERO)), &world.requests);
             }
         }
 

@@ -185,6 +185,15 @@ pub(crate) async fn receive<T: Serialize + DeserializeOwned>(
     Ok(receive_charged(reader).await?.0)
 }
 
+/// The next message of another node. Entries in it share one piece of memory, which holds nothing else: reads come in between.
+pub(crate) async fn receive_entries<T: Serialize + DeserializeOwned>(
+    reader: &mut Reader,
+) -> Result<T, ConnectionError> {
+    let (body, _) = reader.frame().await?;
+    let body = if body.len() < READ_BYTES { Bytes::copy_from_slice(&body) } else { body };
+    Ok(frame::decode_shared(&body)?)
+}
+
 /// The next message, and the memory that it takes.
 pub(crate) async fn receive_charged<T: Serialize + DeserializeOwned>(
     reader: &mut Reader,

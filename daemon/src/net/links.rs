@@ -115,7 +115,7 @@ async fn open(
 /// Hands the member's replies to the owner until the connection ends.
 async fn read(mut reader: Reader, from: NodeId, events: &Sender<Event>) -> ConnectionError {
     loop {
-        match frames::receive::<PeerEnvelope>(&mut reader).await {
+        match frames::receive_entries::<PeerEnvelope>(&mut reader).await {
             Ok(envelope) if envelope.body.is_reply() => {
                 if events.send(Event::Peer { from, envelope }).await.is_err() {
                     return ConnectionError::Closed;

@@ -202,7 +202,7 @@ async fn read_requests(
     events: mpsc::Sender<Event>,
 ) -> ConnectionError {
     loop {
-        match frames::receive::<PeerEnvelope>(&mut reader).await {
+        match frames::receive_entries::<PeerEnvelope>(&mut reader).await {
             Ok(mut envelope) if !envelope.body.is_reply() => {
                 if !inbound.mark(&mut envelope) {
                     return ConnectionError::Refused("the number of its request is too large".to_owned());

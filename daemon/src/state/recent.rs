@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quorumkv_protocol::entry::{Body, Entry};
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{EntryId, RequestId, Version};
-use quorumkv_replica::requests::{Changes, Requests, Row};
+use quorumkv_replica::requests::{Changes, Known, Requests, Row};
 
 use super::Record;
 use super::store::is_key;
@@ -32,23 +32,19 @@ pub(super) struct Recent {
 /// tell which of two values for a key is the later.
 #[derive(Debug)]
 pub(super) struct Batch {
+    /// The entry before the first: the database has what was applied up to here.
+    before: EntryId,
     /// The last of the entries.
     pub(super) applied: EntryId,
-    is_empty: bool,
     bytes: usize,
     taken: usize,
     data: HashMap<Bytes, Option<Record>, RandomState>,
-    results: HashMap<RequestId, Finished, RandomState>,
+    /// Results of these entries that are not forgotten again. Gathered only when the batch is moved.
+    pub(super) results: Vec<Row>,
+    /// Requests whose results are in the database and were forgotten.
+    pub(super) forgotten: Vec<RequestId>,
     pub(super) horizon: Option<Version>,
     pub(super) configuration: Option<Configuration>,
-}
-
-/// The result of a request, or that it is forgotten.
-#[derive(Clone, Copy, Debug)]
-struct Finished {
-    row: Option<Row>,
-    /// Whether the database may hold a row of this request.
-    is_stored: bool,
 }
 
 impl Recent {
@@ -86,14 +82,19 @@ impl Recent {
         self.open.taken
     }
 
-    /// What is to be moved now; nothing if nothing was applied. `Err` if the move before has failed.
-    pub(super) fn begin_move(&mut self) -> Result<Option<Arc<Batch>>, MoveFailed> {
+    /// What is to be moved now; nothing if nothing was applied. `requests` is the table after all of it. `Err` if the move before
+    /// has failed.
+    pub(super) fn begin_move(&mut self, requests: &Requests) -> Result<Option<Arc<Batch>>, MoveFailed> {
         if self.moving.is_some() {
             return Err(MoveFailed);
         }
-        if !self.open.is_empty {
+        if self.open.applied != self.open.before {
             let next = Batch::after(self.open.applied);
-            self.moving = Some(Arc::new(std::mem::replace(&mut self.open, next)));
+            let mut batch = std::mem::replace(&mut self.open, next);
+            batch.results = requests.rows_after(batch.before.version).collect();
+            let is_back = |request| matches!(requests.lookup(request, Version::ZERO), Known::Done(_));
+            batch.forgotten.retain(|&request| !is_back(request));
+            self.moving = Some(Arc::new(batch));
         }
         Ok(self.moving.clone())
     }
@@ -111,12 +112,13 @@ pub(super) struct MoveFailed;
 impl Batch {
     fn after(applied: EntryId) -> Self {
         Self {
+            before: applied,
             applied,
-            is_empty: true,
             bytes: 0,
             taken: 0,
             data: HashMap::default(),
-            results: HashMap::default(),
+            results: Vec::new(),
+            forgotten: Vec::new(),
             horizon: None,
             configuration: None,
         }
@@ -127,63 +129,48 @@ impl Batch {
         self.data.iter().map(|(key, record)| (key, record.as_ref()))
     }
 
-    /// The requests whose results changed: those of which there is none are forgotten.
-    pub(super) fn results(&self) -> impl ExactSizeIterator<Item = (RequestId, Option<&Row>)> {
-        self.results.iter().map(|(request, finished)| (*request, finished.row.as_ref()))
-    }
-
     fn add(&mut self, entry: &Entry, requests: &mut Requests) {
         let (before, id) = (self.applied, entry.id);
         assert!(id.version == before.version.next(), "{id} does not follow {before}");
         assert!(id.epoch >= before.epoch, "{id} is of an older epoch than {before}");
-        (self.applied, self.is_empty) = (id, false);
+        self.applied = id;
         self.taken += OVERHEAD;
         if let Body::Write(write) = &entry.body {
             for effect in &write.effects {
                 let key = effect.key();
                 assert!(is_key(key), "a key of {} bytes was let into the log", key.len());
-                self.set(key, effect.value().map(|value| Record { id, value: value.clone() }));
+                self.set(key, effect.value().map(|value| Record { id, value: owned(value) }));
             }
         }
         if let Some(configuration) = entry.configuration() {
             self.configuration = Some(configuration.clone());
         }
-        let Changes { inserted, removed, horizon } = requests.apply(entry);
-        if let Some(row) = inserted {
-            self.remember(row);
+        let Changes { removed, horizon, .. } = requests.apply(entry);
+        for (request, version) in removed {
+            if version <= self.before.version {
+                self.bytes += size_of::<RequestId>();
+                self.forgotten.push(request);
+            }
         }
-        removed.into_iter().for_each(|request| self.forget(request));
         self.horizon = horizon.or(self.horizon);
     }
 
-    fn set(&mut self, key: &Bytes, record: Option<Record>) {
+    fn set(&mut self, key: &[u8], record: Option<Record>) {
         let length = |record: Option<&Record>| record.map_or(0, |record| record.value.len());
         self.bytes += length(record.as_ref());
         self.taken += key.len() + length(record.as_ref());
-        match self.data.insert(key.clone(), record) {
-            Some(before) => self.bytes -= length(before.as_ref()),
-            None => self.bytes += OVERHEAD + key.len(),
+        if let Some(before) = self.data.get_mut(key) {
+            self.bytes -= length(before.as_ref());
+            *before = record;
+        } else {
+            self.bytes += OVERHEAD + key.len();
+            self.data.insert(owned(key), record);
         }
     }
+}
 
-    fn remember(&mut self, row: Row) {
-        let finished = self.results.entry(row.request).or_insert_with(|| {
-            self.bytes += OVERHEAD;
-            Finished { row: None, is_stored: false }
-        });
-        finished.row = Some(row);
-    }
-
-    /// A result that the database never had need not be removed from it.
-    fn forget(&mut self, request: RequestId) {
-        let finished = self.results.entry(request).or_insert_with(|| {
-            self.bytes += OVERHEAD;
-            Finished { row: None, is_stored: true }
-        });
-        finished.row = None;
-        if !finished.is_stored {
-            self.results.remove(&request);
-            self.bytes -= OVERHEAD;
-        }
-    }
+/// In memory of its own. What entries hold is counted when they leave the log's memory, and it may be part of something larger; and
+/// memory is given back sooner by the thread that took it.
+fn owned(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }

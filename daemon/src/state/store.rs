@@ -226,7 +226,10 @@ impl Store {
     /// Moves everything that was applied into the database.
     pub(super) fn settle(&self) -> fjall::Result<()> {
         let _one_at_a_time = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = self.write_recent().begin_move().map_err(|MoveFailed| fjall::Error::Poisoned)?;
+        let batch = {
+            let requests = self.requests.read().expect(REQUESTS_INTACT);
+            self.write_recent().begin_move(&requests).map_err(|MoveFailed| fjall::Error::Poisoned)?
+        };
         if let Some(batch) = batch {
             self.commit(&batch)?;
             self.write_recent().moved();
@@ -235,7 +238,7 @@ impl Store {
     }
 
     fn commit(&self, batch: &Batch) -> fjall::Result<()> {
-        let items = batch.data().len() + batch.results().len() + 3;
+        let items = batch.data().len() + batch.results.len() + batch.forgotten.len() + 3;
         // To the system, not to the disk: the end of the process alone loses nothing of it.
         let mut out = OwnedWriteBatch::with_capacity(self.database.clone(), items)
             .durability(Some(PersistMode::Buffer));
@@ -247,11 +250,11 @@ impl Store {
                 None => out.remove(&self.data, key.as_ref()),
             }
         }
-        for (request, row) in batch.results() {
-            match row {
-                Some(row) => out.insert(&self.meta, format::request_key(request), format::row_value(row)),
-                None => out.remove(&self.meta, format::request_key(request)),
-            }
+        for row in &batch.results {
+            out.insert(&self.meta, format::request_key(row.request), format::row_value(row));
+        }
+        for request in &batch.forgotten {
+            out.remove(&self.meta, format::request_key(*request));
         }
         if let Some(horizon) = batch.horizon {
             out.insert(&self.meta, format::HORIZON, format::horizon_value(horizon));
