@@ -23,6 +23,7 @@ mod home;
 mod journal;
 mod recent;
 mod restore;
+mod rows;
 mod scrub;
 mod snapshot;
 mod store;
@@ -60,7 +61,7 @@ pub const MAX_KEY_LENGTH: usize = u16::MAX as usize;
 /// What the state may be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Memory for blocks read from disk, in bytes.
+    /// Memory for what was read from the database, in bytes: a quarter for rows, the rest for blocks of tables.
     pub cache_bytes: u64,
     /// Results of requests that are remembered. Replicas must agree on it, so only tests change it.
     max_results: usize,

@@ -15,6 +15,7 @@ use quorumkv_protocol::{EntryId, RequestId, Version};
 use quorumkv_replica::requests::{Changes, Known, Requests, Row};
 
 use super::Record;
+use super::rows::Rows;
 use super::store::is_key;
 
 /// What a key or a result takes in memory besides its own bytes, roughly.
@@ -26,6 +27,8 @@ pub(super) struct Recent {
     open: Batch,
     /// It stays visible here until the database has it.
     moving: Option<Arc<Batch>>,
+    /// How many times the database has changed.
+    moves: u64,
 }
 
 /// What consecutive entries come to. Every key is in it once: fjall gives all of a batch one sequence number, and could not
@@ -50,7 +53,7 @@ pub(super) struct Batch {
 impl Recent {
     /// Nothing was applied after this entry.
     pub(super) fn after(applied: EntryId) -> Self {
-        Self { open: Batch::after(applied), moving: None }
+        Self { open: Batch::after(applied), moving: None, moves: 0 }
     }
 
     /// The last applied entry.
@@ -99,9 +102,18 @@ impl Recent {
         Ok(self.moving.clone())
     }
 
-    /// The database has what was to be moved.
-    pub(super) fn moved(&mut self) {
-        self.moving = None;
+    /// The database has what was to be moved, and `rows` of it are kept in memory.
+    pub(super) fn moved(&mut self, rows: &Rows) {
+        if let Some(batch) = self.moving.take() {
+            rows.moved(&batch);
+        }
+        self.moves += 1;
+    }
+
+    /// How many times the database has changed. A row that was read from it is the present one as long as this stays, unless
+    /// the key is here.
+    pub(super) const fn moves(&self) -> u64 {
+        self.moves
     }
 }
 

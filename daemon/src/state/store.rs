@@ -22,6 +22,7 @@ use super::format::{self, Malformed, MetaRow};
 use super::home::Directory;
 use super::journal;
 use super::recent::{Batch, MoveFailed, Recent};
+use super::rows::Rows;
 use super::snapshot::{StoredRow, Table};
 use super::{MAX_KEY_LENGTH, Options, Record};
 
@@ -55,6 +56,8 @@ const REPLAYED: usize = 4;
 /// A database in its directory. The order of the fields is that in which they must be dropped.
 pub(super) struct Store {
     recent: RwLock<Recent>,
+    /// What was read of the database lately. Changes together with it only while `recent` is held to write.
+    rows: Rows,
     /// Of what was applied, how much is kept in memory only, in bytes.
     recent_bytes: usize,
     /// Held to move what was applied into the database.
@@ -82,7 +85,7 @@ impl Store {
     pub(super) fn create(directory: Directory, options: Options) -> fjall::Result<Self> {
         // Journals are not compressed: they live for seconds, and the processor is scarcer than the disk.
         let database = Database::builder(directory.path())
-            .cache_size(options.cache_bytes)
+            .cache_size(options.cache_bytes / 4 * 3)
             .worker_threads(WORKERS)
             .max_journaling_size(JOURNALS_BYTES)
             .journal_compression(CompressionType::None)
@@ -96,6 +99,7 @@ impl Store {
         };
         Ok(Self {
             recent: RwLock::new(Recent::after(EntryId::ZERO)),
+            rows: Rows::new(options.cache_bytes / 4),
             recent_bytes: options.recent_bytes,
             moving: Mutex::new(()),
             configuration: RwLock::new(Configuration::UNKNOWN),
@@ -175,11 +179,24 @@ impl Store {
         if !is_key(key) {
             return Ok(None);
         }
-        if let Some(record) = self.read_recent().get(key) {
-            return Ok(record);
+        let moves = {
+            let recent = self.read_recent();
+            if let Some(record) = recent.get(key) {
+                return Ok(record);
+            }
+            if let Some(record) = self.rows.get(key) {
+                return Ok(Some(record));
+            }
+            recent.moves()
+        };
+        let Some(stored) = self.data.get(key)? else { return Ok(None) };
+        // Copied: fjall's may be a part of a whole block.
+        let record = format::decode_record(Bytes::copy_from_slice(&stored))?;
+        let recent = self.read_recent();
+        if recent.moves() == moves {
+            self.rows.insert(key, record.clone());
         }
-        let stored = self.data.get(key)?;
-        Ok(stored.map(|stored| format::decode_record(Bytes::from_owner(stored))).transpose()?)
+        Ok(Some(record))
     }
 
     /// A moment between two batches, after all that was applied when this was called.
@@ -232,7 +249,7 @@ impl Store {
         };
         if let Some(batch) = batch {
             self.commit(&batch)?;
-            self.write_recent().moved();
+            self.write_recent().moved(&self.rows);
         }
         Ok(())
     }
