@@ -1,5 +1,6 @@
 //! A place for one connection to one endpoint: opened when it is needed, opened again when it was lost.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -52,12 +53,34 @@ pub(crate) enum Health {
     Failed,
 }
 
+/// The health of a link, as its task last said; every request looks at that of all links.
+#[derive(Clone, Debug)]
+pub(crate) struct HealthCell(Arc<AtomicU8>);
+
+impl HealthCell {
+    const ALL: [Health; 5] =
+        [Health::Connected, Health::Untried, Health::Connecting, Health::Silent, Health::Failed];
+
+    pub(crate) fn new(health: Health) -> Self {
+        Self(Arc::new(AtomicU8::new(health as u8)))
+    }
+
+    pub(crate) fn set(&self, health: Health) {
+        self.0.store(health as u8, Ordering::Release);
+    }
+
+    fn get(&self) -> Health {
+        Self::ALL[usize::from(self.0.load(Ordering::Acquire))]
+    }
+}
+
 /// A place for one connection to one endpoint.
 #[derive(Debug)]
 pub(crate) struct Link {
     endpoint: Endpoint,
     context: Arc<Context>,
     state: watch::Sender<State>,
+    health: HealthCell,
     wanted: Arc<Notify>,
     started: Once,
     /// Ends the task together with the link.
@@ -68,17 +91,12 @@ impl Link {
     pub(crate) fn new(endpoint: Endpoint, context: Arc<Context>) -> Self {
         let stop = context.closing.child_token().drop_guard();
         let state = watch::Sender::new(State::Idle);
-        Self { endpoint, context, state, wanted: Arc::new(Notify::new()), started: Once::new(), stop }
+        let health = HealthCell::new(Health::Untried);
+        Self { endpoint, context, state, health, wanted: Arc::new(Notify::new()), started: Once::new(), stop }
     }
 
     pub(crate) fn health(&self) -> Health {
-        match &*self.state.borrow() {
-            State::Connected(session) if session.is_silent() => Health::Silent,
-            State::Connected(_) => Health::Connected,
-            State::Idle => Health::Untried,
-            State::Connecting => Health::Connecting,
-            State::Failed(_) | State::Closed => Health::Failed,
-        }
+        self.health.get()
     }
 
     /// Asks for a connection without waiting for it.
@@ -88,6 +106,7 @@ impl Link {
                 endpoint: self.endpoint.clone(),
                 context: Arc::clone(&self.context),
                 state: self.state.clone(),
+                health: self.health.clone(),
                 wanted: Arc::clone(&self.wanted),
                 stop: self.stop.token().clone(),
             };
@@ -98,6 +117,9 @@ impl Link {
 
     /// The open connection; waits for the next attempt to open it if there is none.
     pub(crate) async fn session(&self, deadline: Instant) -> Result<Arc<Session>, ExchangeError> {
+        if let State::Connected(session) = &*self.state.borrow() {
+            return Ok(Arc::clone(session));
+        }
         let mut state = self.state.subscribe();
         let before = match &*state.borrow_and_update() {
             State::Connected(session) => return Ok(Arc::clone(session)),
@@ -138,6 +160,7 @@ struct Task {
     endpoint: Endpoint,
     context: Arc<Context>,
     state: watch::Sender<State>,
+    health: HealthCell,
     wanted: Arc<Notify>,
     stop: CancellationToken,
 }
@@ -145,28 +168,33 @@ struct Task {
 impl Task {
     async fn run(self) {
         self.stop.run_until_cancelled(self.connect_whenever_wanted()).await;
-        self.state.send_replace(State::Closed);
+        self.turn(State::Closed, Health::Failed);
+    }
+
+    fn turn(&self, state: State, health: Health) {
+        self.health.set(health);
+        self.state.send_replace(state);
     }
 
     async fn connect_whenever_wanted(&self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             self.wanted.notified().await;
-            self.state.send_replace(State::Connecting);
+            self.turn(State::Connecting, Health::Connecting);
             match handshake::open(&self.endpoint, &self.context).await {
                 Ok(opened) => {
                     backoff.reset();
                     debug!(endpoint = %self.endpoint, "connected");
                     let (session, end) = Session::new(self.endpoint.clone(), opened.limits);
-                    self.state.send_replace(State::Connected(Arc::new(session)));
-                    let connection = SessionIo::new(opened, end, self.context.patience);
+                    self.turn(State::Connected(Arc::new(session)), Health::Connected);
+                    let connection = SessionIo::new(opened, end, self.health.clone(), self.context.patience);
                     let failure = connection.run(&self.context).await;
                     debug!(endpoint = %self.endpoint, %failure, "connection lost");
-                    self.state.send_replace(State::Failed(failure));
+                    self.turn(State::Failed(failure), Health::Failed);
                 }
                 Err(failure) => {
                     debug!(endpoint = %self.endpoint, %failure, "not connected");
-                    self.state.send_replace(State::Failed(failure));
+                    self.turn(State::Failed(failure), Health::Failed);
                     sleep(backoff.pause()).await;
                 }
             }

@@ -12,7 +12,10 @@ use tracing::debug;
 use crate::context::Context;
 use crate::endpoint::Endpoint;
 use crate::link::{Health, Link};
-use crate::session::{ExchangeError, Session};
+use crate::session::{ExchangeError, Session, Stay};
+
+/// Requests in a row that go to the same of the given nodes: what is asked at the same time then goes out together.
+const RUN: usize = 16;
 
 /// Most nodes that are remembered besides the given ones; the oldest is forgotten.
 const MAX_LEARNED: usize = 16;
@@ -47,17 +50,13 @@ impl Node {
     }
 
     /// Asks this node something and waits for its answer.
-    pub(crate) async fn exchange(&self, body: Request, deadline: Instant) -> Result<Response, ExchangeError> {
-        self.session(deadline).await?.exchange(body, deadline).await
-    }
-
-    /// Asks this node something that another can answer as well: if it falls silent, its answer is not waited for.
-    pub(crate) async fn exchange_while_heard(
+    pub(crate) async fn exchange(
         &self,
         body: Request,
         deadline: Instant,
+        stay: Stay,
     ) -> Result<Response, ExchangeError> {
-        self.session(deadline).await?.exchange_while_heard(body, deadline).await
+        self.session(deadline).await?.exchange(body, deadline, stay).await
     }
 
     /// Has a lost connection opened again, for later requests.
@@ -86,7 +85,7 @@ impl Pool {
             learned: Mutex::new(VecDeque::new()),
             leader: Mutex::new(None),
             // Clients that start together spread over all nodes.
-            turn: AtomicUsize::new(fastrand::usize(..endpoints.len())),
+            turn: AtomicUsize::new(RUN * fastrand::usize(..endpoints.len())),
             connections,
             context,
         }
@@ -115,7 +114,7 @@ impl Pool {
     /// The next of the given nodes in turn. Nodes that are connected (or have never been tried) come before those
     /// that are not, and those that this operation has `tried` less often before the others.
     pub(crate) fn any(&self, tried: &[Endpoint]) -> Arc<Node> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) / RUN;
         let in_turn = (0..self.given.len()).map(|step| &self.given[(turn + step) % self.given.len()]);
         let chosen = in_turn.min_by_key(|node| {
             node.revive();
@@ -143,9 +142,9 @@ impl Pool {
 
     /// Takes note of who leads. An address that is none is ignored.
     pub(crate) fn learn_leader(&self, address: &str) {
-        let Ok(endpoint) = address.parse::<Endpoint>() else { return };
-        let known = lock(&self.leader).as_ref().is_some_and(|leader| leader.endpoint == endpoint);
+        let known = lock(&self.leader).as_ref().is_some_and(|leader| leader.endpoint.as_str() == address);
         if !known {
+            let Ok(endpoint) = address.parse::<Endpoint>() else { return };
             debug!(leader = %endpoint, "writes go to the leader");
             let node = self.node(&endpoint);
             *lock(&self.leader) = Some(node);

@@ -9,7 +9,7 @@ use crate::client::Shared;
 use crate::endpoint::Endpoint;
 use crate::error::{Cause, NodeError, ReadError, Refusal};
 use crate::route::Route;
-use crate::session::ExchangeError;
+use crate::session::{ExchangeError, Stay};
 
 /// Asks one node after another until one answers, a refusal is final, or the deadline has passed. Returns who
 /// answered, too.
@@ -22,7 +22,7 @@ pub(crate) async fn read(
     loop {
         let node = shared.pool.any(&route.tried);
         route.tried.push(node.endpoint.clone());
-        let cause = match node.exchange_while_heard(request.clone(), route.deadline).await {
+        let cause = match node.exchange(request.clone(), route.deadline, Stay::WhileHeard).await {
             Ok(Response::Failed(failure)) => {
                 let refusal = Refusal::new(node.endpoint.clone(), failure);
                 if !refusal.code.is_worth_retrying() {
@@ -74,7 +74,7 @@ pub(crate) async fn ask(
 ) -> Result<(Endpoint, Response), NodeError> {
     let endpoint: Endpoint = endpoint.parse()?;
     let deadline = Route::new(timeout).deadline;
-    match shared.pool.node(&endpoint).exchange(request, deadline).await {
+    match shared.pool.node(&endpoint).exchange(request, deadline, Stay::ToTheEnd).await {
         Ok(Response::Failed(failure)) => Err(NodeError::Refused(Refusal::new(endpoint, failure))),
         Ok(response) => Ok((endpoint, response)),
         Err(ExchangeError::NotSent(error)) => Err(NodeError::Unreachable(error)),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use quorumkv_protocol::client::{Request, RequestEnvelope, Response};
 use quorumkv_protocol::frame;
 use quorumkv_protocol::hello::Limits;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::endpoint::Endpoint;
@@ -47,9 +48,19 @@ pub(crate) struct Session {
     queue: mpsc::Sender<Call>,
     /// Why the connection ended; set before its calls are dropped.
     ended: Arc<OnceLock<ConnectionFailure>>,
-    /// For how long the node has said nothing, if that is long enough to doubt that it is there.
-    silent: watch::Receiver<Option<Duration>>,
 }
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stay {
+    /// Until the deadline.
+    ToTheEnd,
+    /// Until the node falls silent: another can answer as well. Of one that has been silent before, who asks it knows already.
+    WhileHeard,
+}
+
+/// What a caller is told: the answer, or for how long the node has said nothing.
+pub(crate) type Answer = Result<Response, Duration>;
 
 /// A request on its way to the connection's task. Dropping it tells the caller that no answer will come.
 #[derive(Debug)]
@@ -57,7 +68,8 @@ pub(crate) struct Call {
     pub(crate) envelope: RequestEnvelope,
     pub(crate) deadline: Instant,
     pub(crate) gate: Gate,
-    pub(crate) reply: oneshot::Sender<Response>,
+    pub(crate) stay: Stay,
+    pub(crate) reply: oneshot::Sender<Answer>,
 }
 
 /// Whether a request may still be taken back. Exactly one of the two sides gets through.
@@ -92,70 +104,40 @@ impl Gate {
 pub(crate) struct SessionEnd {
     pub(crate) queue: mpsc::Receiver<Call>,
     pub(crate) ended: Arc<OnceLock<ConnectionFailure>>,
-    pub(crate) silent: watch::Sender<Option<Duration>>,
 }
 
 impl Session {
     pub(crate) fn new(endpoint: Endpoint, limits: Limits) -> (Self, SessionEnd) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let ended = Arc::new(OnceLock::new());
-        let (doubt, silent) = watch::channel(None);
-        let end = SessionEnd { queue: receiver, ended: Arc::clone(&ended), silent: doubt };
-        (Self { endpoint, limits, queue: sender, ended, silent }, end)
-    }
-
-    /// Whether there is doubt that the node is still there.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.silent.borrow().is_some()
-    }
-
-    /// Sends a request that another node can answer as well, and waits for its answer until the node falls silent.
-    pub(crate) async fn exchange_while_heard(
-        &self,
-        body: Request,
-        deadline: Instant,
-    ) -> Result<Response, ExchangeError> {
-        tokio::select! {
-            biased;
-            answered = self.exchange(body, deadline) => answered,
-            quiet = self.falls_silent() => {
-                let failure = ConnectionFailure::Silent(quiet);
-                Err(ExchangeError::Lost(ConnectionError { endpoint: self.endpoint.clone(), failure }))
-            }
-        }
-    }
-
-    /// Waits until the node has just fallen silent: of one that has been silent before, who asks it knows already.
-    async fn falls_silent(&self) -> Duration {
-        let mut silent = self.silent.clone();
-        silent.mark_unchanged();
-        loop {
-            if silent.changed().await.is_err() {
-                // The connection has ended: that is told with its reason.
-                return std::future::pending().await;
-            }
-            if let Some(quiet) = *silent.borrow_and_update() {
-                return quiet;
-            }
-        }
+        let end = SessionEnd { queue: receiver, ended: Arc::clone(&ended) };
+        (Self { endpoint, limits, queue: sender, ended }, end)
     }
 
     /// Sends a request and waits for its answer.
-    pub(crate) async fn exchange(&self, body: Request, deadline: Instant) -> Result<Response, ExchangeError> {
+    pub(crate) async fn exchange(
+        &self,
+        body: Request,
+        deadline: Instant,
+        stay: Stay,
+    ) -> Result<Response, ExchangeError> {
         // The connection puts the correlation id and what is left of the time when it sends.
         let envelope = RequestEnvelope { correlation: u64::MAX, timeout_ms: u32::MAX, body };
         self.check(&envelope)?;
         let gate = Gate::new();
         let (reply, answer) = oneshot::channel();
-        let call = Call { envelope, deadline, gate: gate.clone(), reply };
-        match timeout_at(deadline, self.queue.send(call)).await {
-            Err(_) => return Err(ExchangeError::NotSentInTime),
-            Ok(Err(_)) => return Err(ExchangeError::NotSent(self.failure())),
-            Ok(Ok(())) => {}
-        }
+        self.queue(Call { envelope, deadline, gate: gate.clone(), stay, reply }).await?;
         let answer = timeout_at(deadline + GRACE, answer).await;
-        if let Ok(Ok(response)) = answer {
-            return Ok(response);
+        match answer {
+            Ok(Ok(Ok(response))) => return Ok(response),
+            Ok(Ok(Err(quiet))) => {
+                let failure = ConnectionFailure::Silent(quiet);
+                return Err(ExchangeError::Lost(ConnectionError {
+                    endpoint: self.endpoint.clone(),
+                    failure,
+                }));
+            }
+            Ok(Err(_)) | Err(_) => {}
         }
         let in_time = answer.is_ok() && (self.ended.get().is_some() || Instant::now() < deadline);
         Err(match (gate.withdraw(), in_time) {
@@ -164,6 +146,21 @@ impl Session {
             (false, true) => ExchangeError::Lost(self.failure()),
             (false, false) => ExchangeError::TimedOut,
         })
+    }
+
+    /// Waits for room in the queue, if need be.
+    async fn queue(&self, call: Call) -> Result<(), ExchangeError> {
+        let deadline = call.deadline;
+        let queued = match self.queue.try_send(call) {
+            Err(TrySendError::Full(call)) => timeout_at(deadline, self.queue.send(call)).await,
+            Err(TrySendError::Closed(call)) => Ok(Err(mpsc::error::SendError(call))),
+            Ok(()) => Ok(Ok(())),
+        };
+        match queued {
+            Err(_) => Err(ExchangeError::NotSentInTime),
+            Ok(Err(_)) => Err(ExchangeError::NotSent(self.failure())),
+            Ok(Ok(())) => Ok(()),
+        }
     }
 
     /// Why the connection ended. Its task is stopped without a reason when the client is closed.

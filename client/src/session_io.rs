@@ -4,19 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ahash::RandomState;
 use bytes::BytesMut;
 use quorumkv_protocol::client::{Request, RequestEnvelope, ResponseEnvelope};
 use quorumkv_protocol::frame::{self, FrameDecoder, PEER_FRAME_LIMIT};
 use quorumkv_protocol::hello::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::context::{Context, Patience};
 use crate::error::ConnectionFailure;
 use crate::handshake::{Opened, broken};
-use crate::session::{Call, SessionEnd};
+use crate::link::{Health, HealthCell};
+use crate::session::{Answer, Call, SessionEnd, Stay};
 
 /// Space for one read.
 const READ: usize = 64 << 10;
@@ -38,12 +40,12 @@ pub(crate) struct SessionIo {
 }
 
 impl SessionIo {
-    pub(crate) fn new(opened: Opened, end: SessionEnd, patience: Patience) -> Self {
+    pub(crate) fn new(opened: Opened, end: SessionEnd, health: HealthCell, patience: Patience) -> Self {
         let Opened { stream, inbox, limits } = opened;
         let in_flight = (limits.in_flight as usize).max(1);
         Self {
             stream,
-            traffic: Traffic::new(inbox, &limits, end.silent),
+            traffic: Traffic::new(inbox, &limits, health),
             queue: end.queue,
             ended: end.ended,
             patience,
@@ -70,6 +72,11 @@ impl SessionIo {
             traffic.prepare();
             // One place is left for a probe where there is more than one.
             let room = (*in_flight - 1).max(1).saturating_sub(traffic.pending.len());
+            if room > 0 && !batch.is_empty() {
+                let count = room.min(batch.len());
+                traffic.send_all(batch.drain(..count));
+                continue;
+            }
             tokio::select! {
                 biased;
                 read = reader.read_buf(&mut traffic.inbox) => {
@@ -90,9 +97,19 @@ impl SessionIo {
                     if taken == 0 {
                         return Err(ConnectionFailure::Closed);
                     }
-                    traffic.send_all(&mut batch);
+                    traffic.send_all(batch.drain(..));
                 }
-                _ = clock.tick(), if !traffic.pending.is_empty() => traffic.watch(*patience, *in_flight)?,
+                _ = clock.tick(), if !traffic.pending.is_empty() => {
+                    if let Some(quiet) = traffic.watch(*patience, *in_flight)? {
+                        // Those that wait for their turn wait for this node as well.
+                        while let Ok(call) = queue.try_recv() {
+                            batch.push(call);
+                        }
+                        for call in batch.extract_if(.., |call| call.stay == Stay::WhileHeard) {
+                            let _ = call.reply.send(Err(quiet));
+                        }
+                    }
+                }
             }
         }
     }
@@ -104,28 +121,36 @@ struct Traffic {
     inbox: BytesMut,
     outbox: BytesMut,
     /// Who waits for which answer; nobody for that of a probe, or when the caller has given up.
-    pending: HashMap<u64, Option<oneshot::Sender<quorumkv_protocol::client::Response>>>,
+    pending: HashMap<u64, Option<Waiting>, RandomState>,
     next_correlation: u64,
     /// When the node was last heard, or when it was first asked something since it had nothing to answer.
     quiet_since: Instant,
     /// When a probe was sent that the node has not reacted to.
     probe: Option<Instant>,
-    /// Tells callers that the node has been silent for too long to wait for it alone.
-    silent: watch::Sender<Option<Duration>>,
+    /// Where it is told that the node has been silent for too long to wait for it alone.
+    is_silent: bool,
+    health: HealthCell,
+}
+
+/// Who waits for an answer.
+struct Waiting {
+    stay: Stay,
+    reply: oneshot::Sender<Answer>,
 }
 
 impl Traffic {
-    fn new(inbox: BytesMut, limits: &Limits, silent: watch::Sender<Option<Duration>>) -> Self {
+    fn new(inbox: BytesMut, limits: &Limits, health: HealthCell) -> Self {
         Self {
             // What a node sends is never longer than what nodes may send each other, or than it takes itself.
             decoder: FrameDecoder::new(limits.frame.max(PEER_FRAME_LIMIT)),
             inbox,
             outbox: BytesMut::new(),
-            pending: HashMap::new(),
+            pending: HashMap::default(),
             next_correlation: 1,
             quiet_since: Instant::now(),
             probe: None,
-            silent,
+            is_silent: false,
+            health,
         }
     }
 
@@ -143,8 +168,9 @@ impl Traffic {
     /// Takes note of a sign of life.
     fn heard(&mut self) {
         self.quiet_since = Instant::now();
-        if self.probe.take().is_some() {
-            self.silent.send_if_modified(|silent| silent.take().is_some());
+        self.probe = None;
+        if std::mem::take(&mut self.is_silent) {
+            self.health.set(Health::Connected);
         }
     }
 
@@ -155,64 +181,66 @@ impl Traffic {
             let waiting =
                 self.pending.remove(&correlation).ok_or(ConnectionFailure::Correlation(correlation))?;
             context.observe_answer(&body);
-            if let Some(reply) = waiting {
+            if let Some(waiting) = waiting {
                 // The caller may have given up; then nobody wants the answer.
-                let _ = reply.send(body);
+                let _ = waiting.reply.send(Ok(body));
             }
         }
         Ok(())
     }
 
     /// Encodes all requests of a batch that are still wanted.
-    fn send_all(&mut self, batch: &mut Vec<Call>) {
+    fn send_all(&mut self, batch: impl Iterator<Item = Call>) {
         let now = Instant::now();
-        for call in batch.drain(..) {
-            let Call { mut envelope, deadline, gate, reply } = call;
+        for call in batch {
+            let Call { mut envelope, deadline, gate, stay, reply } = call;
             let left = deadline.saturating_duration_since(now);
             if left.is_zero() || reply.is_closed() || !gate.send() {
                 continue;
             }
             envelope.timeout_ms = millis(left);
-            self.send(envelope, Some(reply), now);
+            self.send(envelope, Some(Waiting { stay, reply }), now);
         }
     }
 
-    fn send(
-        &mut self,
-        mut envelope: RequestEnvelope,
-        reply: Option<oneshot::Sender<quorumkv_protocol::client::Response>>,
-        now: Instant,
-    ) {
+    fn send(&mut self, mut envelope: RequestEnvelope, waiting: Option<Waiting>, now: Instant) {
         if self.pending.is_empty() {
             self.quiet_since = now;
         }
         envelope.correlation = self.next_correlation;
         self.next_correlation += 1;
         frame::encode(&envelope, &mut self.outbox);
-        self.pending.insert(envelope.correlation, reply);
+        self.pending.insert(envelope.correlation, waiting);
     }
 
     /// Finds out whether a node that owes answers is still there. A long silence alone proves nothing (a write waits
-    /// for its quorum), but a status is always answered at once.
-    fn watch(&mut self, patience: Patience, in_flight: usize) -> Result<(), ConnectionFailure> {
+    /// for its quorum), but a status is always answered at once. Returns for how long it has said nothing when that begins to be
+    /// too long for those who can ask another; those whose requests were sent have been told so.
+    fn watch(&mut self, patience: Patience, in_flight: usize) -> Result<Option<Duration>, ConnectionFailure> {
         let now = Instant::now();
         let quiet = now - self.quiet_since;
         match self.probe {
             Some(sent) if now - sent >= patience.silence - patience.probe() => {
                 Err(ConnectionFailure::Silent(quiet))
             }
-            Some(sent) if now - sent >= patience.doubt() - patience.probe() => {
-                self.silent.send_if_modified(|silent| silent.replace(quiet).is_none());
-                Ok(())
+            Some(sent) if now - sent >= patience.doubt() - patience.probe() && !self.is_silent => {
+                self.is_silent = true;
+                self.health.set(Health::Silent);
+                for waiting in self.pending.values_mut() {
+                    if let Some(waiting) = waiting.take_if(|waiting| waiting.stay == Stay::WhileHeard) {
+                        let _ = waiting.reply.send(Err(quiet));
+                    }
+                }
+                Ok(Some(quiet))
             }
             None if quiet >= patience.probe() && self.pending.len() < in_flight => {
                 let timeout_ms = millis(patience.silence - patience.probe());
                 let probe = RequestEnvelope { correlation: 0, timeout_ms, body: Request::Status };
                 self.send(probe, None, now);
                 self.probe = Some(now);
-                Ok(())
+                Ok(None)
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => Ok(None),
         }
     }
 }

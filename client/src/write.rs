@@ -12,7 +12,7 @@ use crate::error::{Cause, Refusal, WriteError};
 use crate::pool::Node;
 use crate::route::Route;
 use crate::sequences::Ticket;
-use crate::session::ExchangeError;
+use crate::session::{ExchangeError, Stay};
 
 /// What is asked of the leader.
 pub(crate) enum Wish {
@@ -93,7 +93,7 @@ impl<'a> Operation<'a> {
                 dry_run: *dry_run,
             },
         };
-        session.exchange_while_heard(body, self.route.deadline).await
+        session.exchange(body, self.route.deadline, Stay::WhileHeard).await
     }
 
     /// Draws the conclusions of an attempt that was answered.
@@ -145,7 +145,7 @@ impl<'a> Operation<'a> {
     /// Starts over under a new request id, after the only attempt was found to be too old: the client had not heard
     /// what is committed for so long that its first try looked like a late retry.
     async fn renew(&mut self, node: &Node) -> bool {
-        let status = node.exchange(Request::Status, self.route.deadline).await;
+        let status = node.exchange(Request::Status, self.route.deadline, Stay::ToTheEnd).await;
         if !matches!(status, Ok(Response::Status(_))) {
             return false;
         }

@@ -23,10 +23,10 @@ async fn healthy() -> FakeNode {
 async fn reads_are_spread_over_all_nodes() {
     let nodes = [healthy().await, healthy().await, healthy().await];
     let client = client(&[&nodes[0], &nodes[1], &nodes[2]]);
-    for _ in 0..30 {
+    for _ in 0..96 {
         client.get("key").await.unwrap();
     }
-    assert_eq!(nodes.each_ref().map(|node| node.seen().len()), [10, 10, 10]);
+    assert_eq!(nodes.each_ref().map(|node| node.seen().len()), [32, 32, 32]);
 }
 
 #[tokio::test]
