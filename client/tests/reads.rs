@@ -123,7 +123,7 @@ async fn a_node_that_falls_silent_is_given_up_and_its_reads_move_on() {
     let stopped = FakeNode::start(|_| silence()).await;
     let fine = healthy().await;
     let client = fake::builder(&[&stopped, &fine]).silence_timeout(SHORT).connect().unwrap();
-    let results = join_all((0..10).map(|_| client.get("key"))).await;
+    let results = join_all((0..32).map(|_| client.get("key"))).await;
     assert!(results.iter().all(Result::is_ok));
     assert!(!stopped.seen().is_empty());
 }
@@ -145,16 +145,16 @@ async fn a_node_in_doubt_keeps_its_connection_and_is_asked_again_once_it_is_hear
     let fine = healthy().await;
     // Its connection would be given up much later.
     let client = fake::builder(&[&paused, &fine]).silence_timeout(12 * SHORT).connect().unwrap();
-    let results = join_all((0..10).map(|_| client.get("key"))).await;
+    let results = join_all((0..32).map(|_| client.get("key"))).await;
     assert!(results.iter().all(Result::is_ok));
     let asked = paused.seen().len();
     assert!(asked > 0);
-    join_all((0..10).map(|_| client.get("key"))).await;
+    join_all((0..32).map(|_| client.get("key"))).await;
     assert_eq!(paused.seen().len(), asked, "another node is there");
     owed.lock().unwrap().1 = true;
     // A question for this node alone is what it answers first.
     client.status(&paused.address).await.unwrap();
-    join_all((0..10).map(|_| client.get("key"))).await;
+    join_all((0..32).map(|_| client.get("key"))).await;
     assert!(paused.seen().len() > asked, "it is asked again");
     assert_eq!(paused.hellos().len(), 1, "its connection was kept");
 }
