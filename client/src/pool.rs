@@ -124,6 +124,11 @@ impl Pool {
         Arc::clone(chosen.expect("a client has at least one endpoint"))
     }
 
+    /// Has the next requests go to another node than to the one whose turn it is.
+    pub(crate) fn pass(&self) {
+        self.turn.fetch_add(RUN, Ordering::Relaxed);
+    }
+
     /// Where to send a write: to the leader, if it is known and within reach. Any other node forwards.
     ///
     /// Nodes name the leader by the address that they use among themselves, which clients cannot always reach. So

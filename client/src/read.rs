@@ -38,6 +38,7 @@ pub(crate) async fn read(
             }
             Err(ExchangeError::NotSentInTime | ExchangeError::TimedOut) => Cause::TimedOut,
         };
+        shared.pool.pass();
         if !route.goes_on(&shared.pool).await {
             return Err(gave_up(cause));
         }
