@@ -48,7 +48,10 @@ async fn a_read_moves_on_when_a_connection_is_lost_or_a_node_is_not_ready() {
         client.get("key").await.unwrap();
     }
     assert_eq!(fine.seen().len(), 48);
-    assert!(unready.seen().len() <= 6, "whoever it does not answer goes elsewhere, and so do those that follow");
+    assert!(
+        unready.seen().len() <= 6,
+        "whoever it does not answer goes elsewhere, and so do those that follow"
+    );
     assert!(!closing.seen().is_empty() && !unready.seen().is_empty());
 }
 

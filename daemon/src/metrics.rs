@@ -27,6 +27,7 @@ const LONGEST_SYNC_US: u64 = 60_000_000;
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Operation, Counter>,
+    usual: Usual,
     failures: Family<Code, Counter>,
     read_conflicts: Counter,
     elections: Counter,
@@ -69,6 +70,21 @@ struct Code {
     code: &'static str,
 }
 
+/// Counters of the requests that there are most of, without a search for each.
+#[derive(Debug)]
+struct Usual {
+    write: Counter,
+    get: Counter,
+    get_local: Counter,
+}
+
+impl Usual {
+    fn of(requests: &Family<Operation, Counter>) -> Self {
+        let counter = |operation| requests.get_or_create(&Operation { operation }).clone();
+        Self { write: counter("write"), get: counter("get"), get_local: counter("get_local") }
+    }
+}
+
 /// Times of recent log syncs, in microseconds: of the present window and of the one before.
 #[derive(Debug)]
 struct RecentSyncs {
@@ -82,9 +98,11 @@ impl Metrics {
         // Buckets from 32 µs to about 2 s.
         let log_sync = Histogram::new(exponential_buckets(32e-6, 2.0, 17));
         let recorder = || Recorder::new_with_max(LONGEST_SYNC_US, 2).expect("the bounds are valid");
+        let requests = Family::default();
         let mut metrics = Self {
             registry: Registry::with_prefix("kvd"),
-            requests: Family::default(),
+            usual: Usual::of(&requests),
+            requests,
             failures: Family::default(),
             read_conflicts: Counter::default(),
             elections: Counter::default(),
@@ -198,9 +216,18 @@ impl Metrics {
     /// A request came in.
     pub(crate) fn request(&self, request: &Request) {
         let operation = match request {
-            Request::Write(_) => "write",
-            Request::Get { consistency: Consistency::Quorum, .. } => "get",
-            Request::Get { consistency: Consistency::Local, .. } => "get_local",
+            Request::Write(_) => {
+                self.usual.write.inc();
+                return;
+            }
+            Request::Get { consistency: Consistency::Quorum, .. } => {
+                self.usual.get.inc();
+                return;
+            }
+            Request::Get { consistency: Consistency::Local, .. } => {
+                self.usual.get_local.inc();
+                return;
+            }
             Request::Scan { .. } => "scan",
             Request::Status => "status",
             Request::Stop { .. } => "stop",

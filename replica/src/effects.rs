@@ -364,4 +364,20 @@ pub struct Record {
     pub id: EntryId,
     /// The value.
     pub value: Bytes,
+    checksum: u32,
+}
+
+impl Record {
+    /// The record that an entry wrote.
+    #[must_use]
+    pub fn new(id: EntryId, value: Bytes) -> Self {
+        let checksum = crc32c::crc32c(&value);
+        Self { id, value, checksum }
+    }
+
+    /// CRC32C of the value, as it was when the record was made. Samples of reads carry it, so it is kept.
+    #[must_use]
+    pub const fn checksum(&self) -> u32 {
+        self.checksum
+    }
 }

@@ -102,7 +102,7 @@ impl<S: StateView> Replica<S> {
         let Some(version) = self.overlay.touched(key, self.durable()) else {
             return Ok(match self.state.get(key)? {
                 Some(record) => {
-                    let checksum = crc32c::crc32c(&record.value);
+                    let checksum = record.checksum();
                     KeyAnswer::Present { id: record.id, checksum, value: Some(record.value) }
                 }
                 None => KeyAnswer::Absent { deleted: None },

@@ -15,8 +15,8 @@ use quorumkv_protocol::hello::Limits;
 use quorumkv_protocol::membership::Refusal;
 use quorumkv_protocol::{ErrorCode, frame};
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
@@ -44,22 +44,29 @@ const CONNECTION_MEMORY: usize = CLIENT_MEMORY / 2;
 /// Where a request's answer goes. It is sent exactly once.
 #[derive(Debug)]
 pub(crate) struct ReplyTo {
-    responses: Sender<Queued>,
     correlation: u64,
     place: Place,
 }
 
-/// What a request occupies until its answer is being written.
+/// What a request occupies until its answer is being written: one of the requests that may be in flight on the connection, and
+/// memory.
 #[derive(Debug)]
 struct Place {
-    /// One of the requests that may be in flight on the connection.
-    _permit: OwnedSemaphorePermit,
+    connection: Arc<Connection>,
     /// The memory that the request takes, and then that which its answer takes.
     charge: Option<Charge>,
-    memory: Budget,
     /// What the answer takes of the memory for this connection.
     share: Option<Charge>,
+}
+
+/// What the requests on one connection share.
+#[derive(Debug)]
+struct Connection {
+    /// As many more may be in flight.
+    in_flight: Semaphore,
+    memory: Budget,
     shares: Budget,
+    responses: UnboundedSender<Queued>,
 }
 
 impl Place {
@@ -67,9 +74,9 @@ impl Place {
     fn charge(&mut self, bytes: usize) -> Result<(), &'static str> {
         (self.charge, self.share) = (None, None);
         if bytes > 0 {
-            let share = self.shares.try_charge(bytes);
+            let share = self.connection.shares.try_charge(bytes);
             self.share = Some(share.ok_or("too many answers on this connection are not read: try again")?);
-            let charge = self.memory.try_charge(bytes);
+            let charge = self.connection.memory.try_charge(bytes);
             self.charge =
                 Some(charge.ok_or("too much memory is taken by answers that are not read: try again")?);
         }
@@ -77,8 +84,14 @@ impl Place {
     }
 }
 
-/// An answer on its way. It holds the request's place among those in flight until it is being written, so that the queue
-/// of a connection has room for it.
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connection.in_flight.add_permits(1);
+    }
+}
+
+/// An answer on its way. It holds the request's place among those in flight until it is being written, which bounds the queue
+/// of a connection.
 #[derive(Debug)]
 struct Queued {
     response: ResponseEnvelope,
@@ -88,12 +101,13 @@ struct Queued {
 impl ReplyTo {
     /// Sends the answer; nobody is there to hear it if the connection has ended.
     pub(crate) fn send(self, mut body: Response) {
-        let Self { responses, correlation, mut place } = self;
+        let Self { correlation, mut place } = self;
         if let Err(message) = place.charge(value_bytes(&body)) {
             body = failure(ErrorCode::Overloaded, message);
         }
         let response = ResponseEnvelope { correlation, body };
-        let _ = responses.try_send(Queued { response, _place: place });
+        let connection = Arc::clone(&place.connection);
+        let _ = connection.responses.send(Queued { response, _place: place });
     }
 
     /// Says why the request failed.
@@ -156,7 +170,7 @@ impl Clients {
         stop: &CancellationToken,
     ) -> Result<(), ConnectionError> {
         reader.open_up(CLIENT_FRAME_LIMIT, Some(self.memory.clone()));
-        let (responses, queue) = channel(Limits::DEFAULT.in_flight as usize);
+        let (responses, queue) = unbounded_channel();
         let session = Session { clients: self.clone(), address, forwarded };
         let written = write(writer, queue);
         tokio::pin!(written);
@@ -173,7 +187,10 @@ impl Clients {
 }
 
 /// Writes answers as they come, until there will be no more.
-async fn write(mut writer: OwnedWriteHalf, mut queue: Receiver<Queued>) -> Result<(), ConnectionError> {
+async fn write(
+    mut writer: OwnedWriteHalf,
+    mut queue: UnboundedReceiver<Queued>,
+) -> Result<(), ConnectionError> {
     let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
     while queue.recv_many(&mut batch, COALESCED_MESSAGES).await > 0 {
         frames::send_all(&mut writer, batch.drain(..).map(|queued: Queued| queued.response), &mut buffer)
@@ -183,31 +200,35 @@ async fn write(mut writer: OwnedWriteHalf, mut queue: Receiver<Queued>) -> Resul
 }
 
 impl Session {
-    async fn read(&self, mut reader: Reader, responses: Sender<Queued>) -> Result<(), ConnectionError> {
-        let in_flight = Arc::new(Semaphore::new(Limits::DEFAULT.in_flight as usize));
-        let shares = Budget::new(CONNECTION_MEMORY);
-        let place = |permit, charge| Place {
-            _permit: permit,
-            charge,
+    async fn read(
+        &self,
+        mut reader: Reader,
+        responses: UnboundedSender<Queued>,
+    ) -> Result<(), ConnectionError> {
+        let connection = Arc::new(Connection {
+            in_flight: Semaphore::new(Limits::DEFAULT.in_flight as usize),
             memory: self.clients.memory.clone(),
-            share: None,
-            shares: shares.clone(),
-        };
+            shares: Budget::new(CONNECTION_MEMORY),
+            responses,
+        });
         loop {
-            let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(()) };
+            let Ok(permit) = connection.in_flight.acquire().await else { return Ok(()) };
+            // Its place gives it back.
+            permit.forget();
+            let mut place = Place { connection: Arc::clone(&connection), charge: None, share: None };
             let (envelope, charge) = match frames::receive_charged::<RequestEnvelope>(&mut reader).await {
                 Ok(received) => received,
                 Err(error) => {
                     if let ConnectionError::Frame(_) = &error {
                         // No request can be told apart in it, so the answer bears the number that no request has.
-                        let reply = ReplyTo { responses, correlation: 0, place: place(permit, None) };
+                        let reply = ReplyTo { correlation: 0, place };
                         reply.fail(ErrorCode::Malformed, format!("{error}; the connection is closed"));
                     }
                     return Err(error);
                 }
             };
-            let place = place(permit, charge);
-            let reply = ReplyTo { responses: responses.clone(), correlation: envelope.correlation, place };
+            place.charge = charge;
+            let reply = ReplyTo { correlation: envelope.correlation, place };
             let timeout = Duration::from_millis(u64::from(envelope.timeout_ms));
             self.take(envelope.body, timeout, reply).await;
         }
@@ -242,8 +263,8 @@ impl Session {
         if node.is_quarantined() && is_local(&request) {
             return reply.fail(ErrorCode::NotReady, node.remarks());
         }
-        let deadline = Instant::now() + timeout;
-        let read_deadline = Instant::now() + timeout.min(node.read_timeout);
+        let now = Instant::now();
+        let (deadline, read_deadline) = (now + timeout, now + timeout.min(node.read_timeout));
         match request {
             Request::Write(write) => match check(&write) {
                 Ok(()) => self.lead(Request::Write(write), deadline, reply).await,
@@ -257,9 +278,8 @@ impl Session {
                 _ => self.lead(Request::Change { request, dry_run }, deadline, reply).await,
             },
             Request::Get { key, consistency: Consistency::Local, .. } => {
-                let begun = Instant::now();
                 self.get_local(&key, reply);
-                if begun.elapsed() > LONG_READ {
+                if now.elapsed() > LONG_READ {
                     yield_now().await;
                 }
             }

@@ -341,7 +341,8 @@ impl Node {
 
     /// Milliseconds since this node last held everything that was known to be committed.
     pub(crate) fn age_ms(&self) -> Option<u64> {
-        let (status, now) = self.published().replica?;
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        let (status, now) = published.replica.as_ref()?;
         u64::try_from(now.since(status.fresh?).as_millis()).ok()
     }
 

@@ -148,7 +148,7 @@ fn id_bytes(id: EntryId) -> [u8; ID_LENGTH] {
 pub(super) fn decode_record(mut stored: Bytes) -> Result<Record, Malformed> {
     let (id, _) = split_id(&stored).ok_or(Malformed("a record"))?;
     stored.advance(ID_LENGTH);
-    Ok(Record { id, value: stored })
+    Ok(Record::new(id, stored))
 }
 
 fn split_id(mut bytes: &[u8]) -> Option<(EntryId, &[u8])> {
@@ -176,7 +176,7 @@ mod tests {
         let bytes = b"\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03value";
         assert_eq!(record_value(id, b"value"), bytes);
         let record = decode_record(Bytes::from_static(bytes)).expect("a record");
-        assert_eq!(record, Record { id, value: Bytes::from_static(b"value") });
+        assert_eq!(record, Record::new(id, Bytes::from_static(b"value")));
         assert_eq!(decode_id(&id_value(id)), Ok(id));
 
         let request = RequestId { client: ClientId::new(4), sequence: 5 };

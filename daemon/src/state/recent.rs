@@ -151,7 +151,7 @@ impl Batch {
             for effect in &write.effects {
                 let key = effect.key();
                 assert!(is_key(key), "a key of {} bytes was let into the log", key.len());
-                self.set(key, effect.value().map(|value| Record { id, value: owned(value) }));
+                self.set(key, effect.value().map(|value| Record::new(id, owned(value))));
             }
         }
         if let Some(configuration) = entry.configuration() {

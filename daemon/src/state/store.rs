@@ -261,7 +261,7 @@ impl Store {
             .durability(Some(PersistMode::Buffer));
         for (key, record) in batch.data() {
             match record {
-                Some(Record { id, value }) => {
+                Some(Record { id, value, .. }) => {
                     out.insert(&self.data, key.as_ref(), format::record_value(*id, value));
                 }
                 None => out.remove(&self.data, key.as_ref()),

@@ -182,7 +182,7 @@ fn keys_and_values_may_be_as_large_as_the_limits() {
     let dir = tempdir().expect("a directory");
     let key = Bytes::from(vec![0xff; MAX_KEY_LENGTH]);
     let value = Bytes::from(Vec::from_iter((0..8 << 20).map(|i| (i % 251) as u8)));
-    let expected = Some(Record { id: id_at(1), value: value.clone() });
+    let expected = Some(Record::new(id_at(1), value.clone()));
     let state = open(dir.path());
     state.apply(&[write_entry(1, vec![put(key.clone(), value)], Outcome::Applied)]).expect("apply");
     apply_and_move(&state, &[write_entry(2, vec![put("small", "")], Outcome::Applied)]);
@@ -190,7 +190,7 @@ fn keys_and_values_may_be_as_large_as_the_limits() {
     drop(state);
     let state = open(dir.path());
     assert_eq!(state.get(&key).expect("get"), expected);
-    assert_eq!(state.get(b"small").expect("get"), Some(Record { id: id_at(2), value: Bytes::new() }));
+    assert_eq!(state.get(b"small").expect("get"), Some(Record::new(id_at(2), Bytes::new())));
     let page = state.view().expect("view").scan(&key, None, 10, 1).expect("scan");
     assert_eq!(page.items.into_iter().map(|(_, record)| record).next(), expected);
     // Entries fill the memtable, so that the large ones move to a table and are read from there.

@@ -122,7 +122,7 @@ impl Model {
             for effect in write.effects {
                 match effect {
                     Effect::Put { key, value } => {
-                        model.records.insert(key, Record { id: entry.id, value });
+                        model.records.insert(key, Record::new(entry.id, value));
                     }
                     Effect::Delete { key } => {
                         model.records.remove(&key);

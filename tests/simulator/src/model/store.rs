@@ -96,7 +96,7 @@ impl Store {
             self.unreadable.remove(effect.key());
             match effect {
                 Effect::Put { key, value } => {
-                    self.put(key, Record { id: entry.id, value: value.clone() });
+                    self.put(key, Record::new(entry.id, value.clone()));
                 }
                 Effect::Delete { key } => {
                     let gone = self.keys.remove(key);
@@ -126,7 +126,7 @@ impl Store {
         let Some(record) = self.keys.get_mut(key) else { return false };
         self.is_spoiled = true;
         if let Some(value) = value {
-            record.value = value;
+            *record = Record::new(record.id, value);
         } else {
             self.unreadable.insert(key.clone());
         }
@@ -179,7 +179,7 @@ impl Store {
         for piece in staged.pieces.iter().cloned() {
             match piece {
                 Piece::Key { key, id, value } => {
-                    store.put(&key, Record { id, value });
+                    store.put(&key, Record::new(id, value));
                 }
                 Piece::Result(row) => store.requests.restore_row(row).expect("a snapshot holds a table"),
                 Piece::Horizon(horizon) => store.requests.restore_horizon(horizon),
