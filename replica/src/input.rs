@@ -212,7 +212,7 @@ impl Default for Settings {
             pipeline: 8,
             append_bytes: 1 << 20,
             backlog_bytes: 64 << 20,
-            cache_bytes: 4 << 20,
+            cache_bytes: 2 << 20,
             reads: 65_536,
             compare: Duration::from_secs(1),
             compare_bytes: 1 << 20,
