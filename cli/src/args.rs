@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::bench::peers::Peer;
 use crate::commands::verify::{self, VerifyArguments};
 use crate::output::Format;
 
@@ -227,8 +228,10 @@ pub(crate) enum Command {
     /// Measure how fast the cluster is
     #[command(
         args_conflicts_with_subcommands = true,
-        after_help = "Examples:\n  kvctl bench --op mixed --clients 256 --seconds 10 -o json\n  kvctl bench election --rounds 20\n\n\
-        Writes keys under bench/. Clients are closed loops: each waits for its answer before it asks again."
+        after_help = "Examples:\n  kvctl bench --op mixed --clients 256 --seconds 10 -o json\n  kvctl bench election --rounds 20\n  \
+        kvctl bench --op put --compare etcd=10.0.0.1:2379,10.0.0.2:2379 --compare redis=10.0.0.1:6379\n\n\
+        Writes keys under bench/ and leaves them, also in what it is compared with (znodes under /bench).\n\
+        Clients are closed loops: each waits for its answer before it asks again."
     )]
     Bench {
         #[command(subcommand)]
@@ -360,6 +363,10 @@ pub(crate) struct BenchArguments {
     /// Threads of this process
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) threads: usize,
+    /// Load another system that runs already in the same way afterwards: etcd, zookeeper or redis, with addresses for
+    /// clients separated by commas. Can be repeated
+    #[arg(long, value_name = "SYSTEM=HOST:PORT,…", value_parser = Peer::parse)]
+    pub(crate) compare: Vec<Peer>,
 }
 
 /// Something else to measure

@@ -1,6 +1,6 @@
 //! What kvctl does, one file per group of commands.
 
-mod bench;
+pub(crate) mod bench;
 mod cluster;
 mod evidence;
 mod export;

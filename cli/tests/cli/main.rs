@@ -1,6 +1,7 @@
 //! kvctl as its users run it: a process, its output and its exit code, against nodes that answer from memory.
 
 mod cluster;
+mod compare;
 mod errors;
 mod fake;
 mod help;

@@ -188,8 +188,31 @@ fn a_benchmark_is_one_line_of_json_with_its_numbers() {
             assert!(line[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure} in {line}");
         }
         assert_eq!(line["errors"], 0);
+        assert_eq!(line["system"], "kvd");
+        let buckets = line["histogram"].as_array().expect("buckets");
+        let bound = |bucket: &serde_json::Value| bucket[0].as_f64().expect("an upper bound in ms");
+        assert!(buckets.windows(2).all(|pair| bound(&pair[0]) < bound(&pair[1])), "{line}");
+        assert!(buckets.last().is_some_and(|last| bound(last) >= line["max_ms"].as_f64().expect("a time")));
+        assert!(buckets.iter().all(|bucket| bucket[1].is_u64()), "{line}");
     }
     assert!(node.content().iter().all(|(_, value)| value.len() == 256));
+}
+
+#[test]
+fn a_benchmark_shows_people_how_latencies_are_spread_and_programs_one_row() {
+    let node = FakeNode::start();
+    let bench = ["bench", "--op", "put", "--clients", "2", "--seconds", "0.1", "-o"];
+    let table = kvctl_at(&[&node], &[&bench[..], &["table"]].concat());
+    let lines: Vec<_> = table.text().lines().collect();
+    assert!(
+        lines[0].starts_with("OP ") && lines[1].starts_with("put ") && lines[2].is_empty(),
+        "{}",
+        table.all()
+    );
+    assert!(lines[3].contains("UP TO MS") && (5..=18).contains(&lines.len()), "{}", table.all());
+    assert!(lines.last().is_some_and(|last| last.contains("100.000")), "{}", table.all());
+    let raw = kvctl_at(&[&node], &[&bench[..], &["raw"]].concat());
+    assert_eq!((raw.text().lines().count(), raw.text().split('\t').count()), (1, 9), "{}", raw.all());
 }
 
 #[test]
