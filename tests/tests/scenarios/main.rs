@@ -7,6 +7,7 @@ mod contents;
 mod load;
 
 mod add_and_read;
+mod compare;
 mod conflict;
 mod damage;
 mod drain;
