@@ -40,12 +40,13 @@ impl Progress {
         if self.bar.is_hidden() {
             return sleep(time).await;
         }
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {eta} left");
-        self.bar.set_style(style.expect("the template is well formed"));
-        self.bar.set_message(self.text(system, "is measured"));
+        // Whatever is set is drawn at once, so the bar begins anew before it is seen.
         self.bar.set_length(u64::try_from(time.as_millis() / STEP.as_millis()).unwrap_or(u64::MAX));
         self.bar.set_position(0);
         self.bar.reset_eta();
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {eta} left");
+        self.bar.set_style(style.expect("the template is well formed"));
+        self.bar.set_message(self.text(system, "is measured"));
         let end = Instant::now() + time;
         while Instant::now() < end {
             sleep_until(end.min(Instant::now() + STEP)).await;
