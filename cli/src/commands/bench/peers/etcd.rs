@@ -133,8 +133,9 @@ impl Kv {
     async fn syncs(&self, load: &Load) -> Result<Syncs, String> {
         let text = plain::get(&self.endpoint, "/metrics", load.timeout.min(CONNECT)).await?;
         let metric = |part| plain::metric(&text, &format!("{SYNCS}_{part}"));
-        let syncs =
-            metric("count").zip(metric("sum")).map(|(count, seconds)| Syncs { count, ms: seconds * 1000.0 });
+        let syncs = metric("count")
+            .zip(metric("sum"))
+            .map(|(count, seconds)| Syncs { count, ms: Some(seconds * 1000.0) });
         syncs.ok_or_else(|| format!("/metrics has no {SYNCS}"))
     }
 }
