@@ -367,6 +367,15 @@ pub(crate) struct BenchArguments {
     /// clients separated by commas. Can be repeated
     #[arg(long, value_name = "SYSTEM=HOST:PORT,…", value_parser = Peer::parse)]
     pub(crate) compare: Vec<Peer>,
+    /// Do not load kvd, which need not run: so that one system is up at a time
+    #[arg(long, requires = "compare")]
+    pub(crate) only_compared: bool,
+    /// The keys are there already: do not write each of them once before
+    #[arg(long)]
+    pub(crate) filled: bool,
+    /// Send writes to all endpoints of kvd, which forward them, and not to the leader
+    #[arg(long)]
+    pub(crate) spread_writes: bool,
 }
 
 /// Something else to measure

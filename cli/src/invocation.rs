@@ -137,11 +137,17 @@ pub(crate) enum Source {
 impl Invocation {
     /// The client for all that this command does.
     pub(crate) fn client(&self, connections: usize) -> Result<Client, Failure> {
+        self.client_with(connections, false)
+    }
+
+    /// The same, which may have writes forwarded by whichever node.
+    pub(crate) fn client_with(&self, connections: usize, spread_writes: bool) -> Result<Client, Failure> {
         let client = Client::builder(self.endpoints.iter().map(Endpoint::as_str))
             .name(concat!("kvctl ", env!("CARGO_PKG_VERSION")))
             .timeout(self.timeout)
             .connect_timeout(self.timeout.min(Duration::from_secs(5)))
             .connections(connections)
+            .spread_writes(spread_writes)
             .connect()?;
         Ok(client)
     }

@@ -28,6 +28,7 @@ pub struct ClientBuilder {
     name: String,
     cluster: Option<ClusterId>,
     patience: Patience,
+    spread_writes: bool,
 }
 
 impl ClientBuilder {
@@ -39,7 +40,15 @@ impl ClientBuilder {
             name: "quorumkv-client".to_owned(),
             cluster: None,
             patience: Patience::DEFAULT,
+            spread_writes: false,
         }
+    }
+
+    /// Whether writes go to all endpoints, as reads do, and are forwarded by them; otherwise they go to the leader as soon as it is
+    /// known, which is less work.
+    pub const fn spread_writes(mut self, spread: bool) -> Self {
+        self.spread_writes = spread;
+        self
     }
 
     /// How long an operation may take with all its retries; 10 seconds unless set, and 49 days at most.
@@ -100,7 +109,7 @@ impl ClientBuilder {
             return Err(ConnectError::NameTooLong { length: self.name.len(), limit: NAME_LIMIT });
         }
         let context = Arc::new(Context::new(self.name, self.cluster, self.patience));
-        let pool = Pool::new(&endpoints, self.connections, Arc::clone(&context));
+        let pool = Pool::new(&endpoints, self.connections, !self.spread_writes, Arc::clone(&context));
         // Two clients with one id would be given each other's results, so this comes from the system's randomness.
         let sequences = Sequences::new(ClientId::new(rand::random()));
         Ok(Client::new(Shared { context, pool, sequences }, endpoints, self.timeout))

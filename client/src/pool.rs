@@ -74,11 +74,18 @@ pub(crate) struct Pool {
     leader: Mutex<Option<Arc<Node>>>,
     turn: AtomicUsize,
     connections: usize,
+    /// Whether writes go to the leader.
+    seeks_leader: bool,
     context: Arc<Context>,
 }
 
 impl Pool {
-    pub(crate) fn new(endpoints: &[Endpoint], connections: usize, context: Arc<Context>) -> Self {
+    pub(crate) fn new(
+        endpoints: &[Endpoint],
+        connections: usize,
+        seeks_leader: bool,
+        context: Arc<Context>,
+    ) -> Self {
         let node = |endpoint: &Endpoint| Arc::new(new_node(endpoint.clone(), connections, true, &context));
         Self {
             given: endpoints.iter().map(node).collect(),
@@ -87,6 +94,7 @@ impl Pool {
             // Clients that start together spread over all nodes.
             turn: AtomicUsize::new(RUN * fastrand::usize(..endpoints.len())),
             connections,
+            seeks_leader,
             context,
         }
     }
@@ -147,8 +155,8 @@ impl Pool {
 
     /// Takes note of who leads. An address that is none is ignored.
     pub(crate) fn learn_leader(&self, address: &str) {
-        let known = lock(&self.leader).as_ref().is_some_and(|leader| leader.endpoint.as_str() == address);
-        if !known {
+        let known = || lock(&self.leader).as_ref().is_some_and(|leader| leader.endpoint.as_str() == address);
+        if self.seeks_leader && !known() {
             let Ok(endpoint) = address.parse::<Endpoint>() else { return };
             debug!(leader = %endpoint, "writes go to the leader");
             let node = self.node(&endpoint);

@@ -1,7 +1,7 @@
 //! Clients that ask, wait for the answer, and ask again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -41,7 +41,56 @@ impl Phase {
     }
 }
 
-/// What was measured, by one client or by all.
+/// Latencies that a client notes before it adds them to those of all: each has its place in a large table, and so many tables would not
+/// stay in the processor's cache.
+const NOTED: usize = 256;
+
+/// The latencies of all clients.
+type Latencies = Arc<Mutex<Histogram<u64>>>;
+
+fn lock(latencies: &Latencies) -> MutexGuard<'_, Histogram<u64>> {
+    // Nothing panics while it is held.
+    latencies.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The latencies of one client.
+struct Notes {
+    all: Latencies,
+    noted: Vec<u32>,
+}
+
+impl Notes {
+    fn new(all: &Latencies) -> Self {
+        Self { all: Arc::clone(all), noted: Vec::with_capacity(NOTED) }
+    }
+
+    fn add(&mut self, latency: Duration) {
+        if self.noted.len() == NOTED {
+            self.hand_over();
+        }
+        self.noted.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+    }
+
+    fn hand_over(&mut self) {
+        let mut all = lock(&self.all);
+        for us in self.noted.drain(..) {
+            all.saturating_record(u64::from(us).max(1));
+        }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_US, 3).expect("the bounds are valid")
+}
+
+/// What one client's operations failed of.
+#[derive(Default)]
+struct Failed {
+    count: u64,
+    last: Option<Failure>,
+}
+
+/// What was measured.
 pub(super) struct Measured {
     pub(super) latencies: Histogram<u64>,
     pub(super) errors: u64,
@@ -51,14 +100,12 @@ pub(super) struct Measured {
 
 impl Measured {
     pub(super) fn new() -> Self {
-        let latencies = Histogram::new_with_bounds(1, LONGEST_US, 3).expect("the bounds are valid");
-        Self { latencies, errors: 0, last_error: None, time: Duration::ZERO }
+        Self { latencies: histogram(), errors: 0, last_error: None, time: Duration::ZERO }
     }
 
-    fn add(&mut self, other: Self) {
-        self.latencies.add(&other.latencies).expect("all histograms have the same bounds");
-        self.errors += other.errors;
-        self.last_error = other.last_error.or(self.last_error.take());
+    fn add(&mut self, other: Failed) {
+        self.errors += other.count;
+        self.last_error = other.last.or(self.last_error.take());
     }
 
     /// Why the measurement is not to be relied on, if any operation failed.
@@ -72,10 +119,12 @@ impl Measured {
 /// Loads a system for the time that is asked for.
 pub(super) async fn measure<S: System>(system: &S, load: &Load, progress: &Progress) -> Measured {
     let phase = Arc::new(Phase(AtomicU8::new(Phase::WARM_UP)));
+    let latencies: Latencies = Arc::new(Mutex::new(histogram()));
     let mut tasks = JoinSet::new();
     for client in 0..load.clients {
         let (target, random) = (system.target(client), Random::new(client));
-        tasks.spawn(closed_loop(target, Arc::clone(&load.work), Arc::clone(&phase), random));
+        let (work, phase) = (Arc::clone(&load.work), Arc::clone(&phase));
+        tasks.spawn(closed_loop(target, work, phase, random, Notes::new(&latencies)));
     }
     progress.does(S::NAME, "warms up");
     sleep(WARM_UP).await;
@@ -94,6 +143,7 @@ pub(super) async fn measure<S: System>(system: &S, load: &Load, progress: &Progr
         total.errors += tasks.len() as u64;
         total.last_error = Some(Failure::new(Code::Other, "a request had no end"));
     }
+    total.latencies = lock(&latencies).clone();
     total
 }
 
@@ -104,26 +154,25 @@ async fn closed_loop(
     work: Arc<Work>,
     phase: Arc<Phase>,
     mut random: Random,
-) -> Measured {
-    let mut measured = Measured::new();
+    mut notes: Notes,
+) -> Failed {
+    let mut failed = Failed::default();
     loop {
         let (begun, began_in) = (Instant::now(), phase.get());
         if began_in == Phase::STOP {
-            return measured;
+            notes.hand_over();
+            return failed;
         }
         let (call, key) = work.next(&mut random);
-        let result = target.call(call, key, &work.value).await;
+        let result = target.call(call, &key, &work.value).await;
         let (measuring, over) = (phase.get() == Phase::MEASURE, phase.get() == Phase::STOP);
         match result {
-            Ok(()) if measuring => {
-                let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                measured.latencies.saturating_record(us.max(1));
-            }
+            Ok(()) if measuring => notes.add(begun.elapsed()),
             Ok(()) => {}
             Err(failure) => {
                 if measuring || over {
-                    measured.errors += 1;
-                    measured.last_error = Some(failure);
+                    failed.count += 1;
+                    failed.last = Some(failure);
                 }
                 sleep(PAUSE).await;
             }

@@ -20,9 +20,14 @@ pub(super) struct Kvd {
 }
 
 impl Kvd {
-    pub(super) async fn connect(invocation: &Invocation, load: &Load) -> Result<Self, Failure> {
+    pub(super) async fn connect(
+        invocation: &Invocation,
+        load: &Load,
+        spread_writes: bool,
+    ) -> Result<Self, Failure> {
         let clients = load.shared_connections().div_ceil(invocation.endpoints.len());
-        let clients: Result<Vec<_>, _> = (0..clients).map(|_| invocation.client(1)).collect();
+        let client = |_| invocation.client_with(1, spread_writes);
+        let clients: Result<Vec<_>, _> = (0..clients).map(client).collect();
         let kvd = Self::of(clients?);
         kvd.clients[0].ready().await?;
         Ok(kvd)

@@ -26,6 +26,9 @@ use report::Measurement;
 use system::{Load, System};
 use work::Work;
 
+/// Keys that are made and written together before a measurement.
+const CHUNK: usize = 10_000;
+
 pub(crate) async fn run(
     invocation: &Invocation,
     arguments: &BenchArguments,
@@ -37,24 +40,33 @@ pub(crate) async fn run(
         connections: arguments.connections,
         time: Duration::from_secs_f64(arguments.seconds),
         timeout: invocation.timeout,
+        filled: arguments.filled,
     };
-    let kvd = Kvd::connect(invocation, &load).await?;
-    let mut progress = Progress::new(1 + arguments.compare.len());
+    let kvd = match arguments.only_compared {
+        true => None,
+        false => Some(Kvd::connect(invocation, &load, arguments.spread_writes).await?),
+    };
+    let mut progress = Progress::new(usize::from(kvd.is_some()) + arguments.compare.len());
     // What is wrong with a peer is better known before anything has taken its time.
     for peer in &arguments.compare {
         progress.does(peer.name(), "is tried");
         peer.check(&load).await?;
     }
-    progress.next();
-    let compared = (!arguments.compare.is_empty()).then_some(invocation.endpoints.as_slice());
-    let (result, failure) = turn(kvd, compared, &load, &progress).await?;
-    let (mut results, mut failures) = (vec![result], Vec::from_iter(failure));
+    let (mut ours, mut results, mut failures) = (None, Vec::new(), Vec::new());
+    if let Some(kvd) = kvd {
+        progress.next();
+        let compared = (!arguments.compare.is_empty()).then_some(invocation.endpoints.as_slice());
+        let (result, failure) = turn(kvd, compared, &load, &progress).await?;
+        ours = Some(result.ops_per_s());
+        results.push(result);
+        failures.extend(failure);
+    }
     for peer in &arguments.compare {
         progress.next();
         match peer.measure(&load, &progress).await {
             Ok((result, failure)) => {
                 failures.extend(failure);
-                results.push(result.beside(&results[0]));
+                results.push(result.beside(ours));
             }
             // What the others did is shown all the same.
             Err(failure) => failures.push(failure),
@@ -78,9 +90,16 @@ async fn turn<S: System>(
     if compared.is_some() {
         system.begin(load).await;
     }
-    if S::NEEDS_KEYS || op != Op::Put {
+    if (S::NEEDS_KEYS || op != Op::Put) && !load.filled {
         progress.does(S::NAME, "gets its keys");
-        system.fill(load, &load.work.keys).await?;
+        let mut keys = load.work.keys();
+        loop {
+            let some: Vec<_> = keys.by_ref().take(CHUNK).collect();
+            if some.is_empty() {
+                break;
+            }
+            system.fill(load, &some).await?;
+        }
     }
     let mut measured = closed_loop::measure(&system, load, progress).await;
     let mut result = Measurement::new(&system, load, &measured);
@@ -110,6 +129,9 @@ mod tests {
             keys: 1,
             threads: 1,
             compare: Vec::new(),
+            only_compared: false,
+            filled: false,
+            spread_writes: false,
         };
         let load = Load {
             work: Arc::new(Work::new(&arguments)),
@@ -117,6 +139,7 @@ mod tests {
             connections: 1,
             time: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
+            filled: false,
         };
         let mut measured = Measured::new();
         (1..=1000).for_each(|us| measured.latencies.record(us).expect("it is within bounds"));

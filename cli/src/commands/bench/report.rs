@@ -91,12 +91,17 @@ impl Measurement {
         self
     }
 
-    /// With how much faster kvd was.
-    pub(super) fn beside(mut self, kvd: &Self) -> Self {
-        if let Some(compared) = &mut self.compared
+    /// Operations a second.
+    pub(super) const fn ops_per_s(&self) -> f64 {
+        self.ops_per_s
+    }
+
+    /// With how much faster kvd was, if it was measured.
+    pub(super) fn beside(mut self, kvd: Option<f64>) -> Self {
+        if let (Some(compared), Some(kvd)) = (&mut self.compared, kvd)
             && self.ops_per_s > 0.0
         {
-            compared.kvd_ratio = Some((kvd.ops_per_s / self.ops_per_s * 100.0).round() / 100.0);
+            compared.kvd_ratio = Some((kvd / self.ops_per_s * 100.0).round() / 100.0);
         }
         self
     }

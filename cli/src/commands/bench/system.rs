@@ -27,6 +27,8 @@ pub(super) struct Load {
     pub(super) time: Duration,
     /// How long one operation may take.
     pub(super) timeout: Duration,
+    /// Whether all keys are there already.
+    pub(super) filled: bool,
 }
 
 impl Load {

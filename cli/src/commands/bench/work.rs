@@ -15,28 +15,48 @@ pub(super) enum Call {
     GetLocal,
 }
 
+/// Keys that are kept; others are made when they are needed.
+const KEPT_KEYS: usize = 100_000;
+
 /// Keys and the value. They live until the process ends: as static data, a copy costs nothing, not even a counter
 /// that all threads would fight for.
 pub(super) struct Work {
     pub(super) op: Op,
-    pub(super) keys: Vec<Bytes>,
+    count: usize,
+    /// The first keys.
+    kept: Vec<Bytes>,
     pub(super) value: Bytes,
 }
 
 impl Work {
     pub(super) fn new(arguments: &BenchArguments) -> Self {
         let forever = |bytes: Vec<u8>| Bytes::from_static(Vec::leak(bytes));
-        let key = |number| forever(format!("bench/{number:08}").into_bytes());
+        let kept = (0..arguments.keys.min(KEPT_KEYS)).map(|number| forever(name(number))).collect();
         Self {
             op: arguments.op,
-            keys: (0..arguments.keys).map(key).collect(),
+            count: arguments.keys,
+            kept,
             value: forever(vec![b'v'; arguments.value_size]),
         }
     }
 
+    /// All keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Bytes> {
+        (0..self.count).map(|number| self.key(number))
+    }
+
+    /// One of them.
+    pub(super) fn first_key(&self) -> Bytes {
+        self.key(0)
+    }
+
+    fn key(&self, number: usize) -> Bytes {
+        self.kept.get(number).cloned().unwrap_or_else(|| name(number).into())
+    }
+
     /// One operation on a random key.
-    pub(super) fn next(&self, random: &mut Random) -> (Call, &Bytes) {
-        let key = &self.keys[random.below(self.keys.len())];
+    pub(super) fn next(&self, random: &mut Random) -> (Call, Bytes) {
+        let key = self.key(random.below(self.count));
         let call = match self.op {
             Op::Put => Call::Put,
             Op::Get => Call::Get,
@@ -56,6 +76,10 @@ impl Work {
             Op::Mixed => &[Call::Put, Call::Get],
         }
     }
+}
+
+fn name(number: usize) -> Vec<u8> {
+    format!("bench/{number:08}").into_bytes()
 }
 
 /// A small generator of random numbers (xorshift), with the same sequence in every run.

@@ -128,7 +128,7 @@ async fn measure<S: Connect>(
 async fn try_out<S: Connect>(peer: &Peer, load: &Load) -> Result<(), Failure> {
     let load = Load { clients: 1, connections: 1, timeout: load.timeout.min(CONNECT), ..load.clone() };
     let system = S::connect(&peer.endpoints, &load).await?;
-    let key = &load.work.keys[0];
+    let key = &load.work.first_key();
     system.fill(&load, std::slice::from_ref(key)).await?;
     let mut client = system.target(0);
     for call in load.work.calls() {
