@@ -154,7 +154,7 @@ impl DiskFile {
 
 impl LogFile for DiskFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let is_whole = offset % BLOCK as u64 == 0 && bytes.len() % BLOCK == 0;
+        let is_whole = offset.is_multiple_of(BLOCK as u64) && bytes.len().is_multiple_of(BLOCK);
         if let Some(direct) =
             self.direct.as_ref().filter(|_| is_whole && bytes.as_ptr().align_offset(BLOCK) == 0)
         {
