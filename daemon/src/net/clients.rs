@@ -16,7 +16,7 @@ use quorumkv_protocol::membership::Refusal;
 use quorumkv_protocol::{ErrorCode, frame};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +66,7 @@ struct Connection {
     in_flight: Semaphore,
     memory: Budget,
     shares: Budget,
-    responses: UnboundedSender<Queued>,
+    responses: Sender<Queued>,
 }
 
 impl Place {
@@ -90,8 +90,8 @@ impl Drop for Place {
     }
 }
 
-/// An answer on its way. It holds the request's place among those in flight until it is being written, which bounds the queue
-/// of a connection.
+/// An answer on its way. It holds the request's place among those in flight until it is being written, so that the queue
+/// of a connection has room for it.
 #[derive(Debug)]
 struct Queued {
     response: ResponseEnvelope,
@@ -107,7 +107,7 @@ impl ReplyTo {
         }
         let response = ResponseEnvelope { correlation, body };
         let connection = Arc::clone(&place.connection);
-        let _ = connection.responses.send(Queued { response, _place: place });
+        let _ = connection.responses.try_send(Queued { response, _place: place });
     }
 
     /// Says why the request failed.
@@ -170,7 +170,7 @@ impl Clients {
         stop: &CancellationToken,
     ) -> Result<(), ConnectionError> {
         reader.open_up(CLIENT_FRAME_LIMIT, Some(self.memory.clone()));
-        let (responses, queue) = unbounded_channel();
+        let (responses, queue) = channel(Limits::DEFAULT.in_flight as usize);
         let session = Session { clients: self.clone(), address, forwarded };
         let written = write(writer, queue);
         tokio::pin!(written);
@@ -187,10 +187,7 @@ impl Clients {
 }
 
 /// Writes answers as they come, until there will be no more.
-async fn write(
-    mut writer: OwnedWriteHalf,
-    mut queue: UnboundedReceiver<Queued>,
-) -> Result<(), ConnectionError> {
+async fn write(mut writer: OwnedWriteHalf, mut queue: Receiver<Queued>) -> Result<(), ConnectionError> {
     let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
     while queue.recv_many(&mut batch, COALESCED_MESSAGES).await > 0 {
         frames::send_all(&mut writer, batch.drain(..).map(|queued: Queued| queued.response), &mut buffer)
@@ -200,11 +197,7 @@ async fn write(
 }
 
 impl Session {
-    async fn read(
-        &self,
-        mut reader: Reader,
-        responses: UnboundedSender<Queued>,
-    ) -> Result<(), ConnectionError> {
+    async fn read(&self, mut reader: Reader, responses: Sender<Queued>) -> Result<(), ConnectionError> {
         let connection = Arc::new(Connection {
             in_flight: Semaphore::new(Limits::DEFAULT.in_flight as usize),
             memory: self.clients.memory.clone(),
