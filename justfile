@@ -78,6 +78,10 @@ mutants *ARGS:
 fuzz *ARGS:
     scripts/fuzz {{ ARGS }}
 
-# Measure a cluster that runs: `just bench put --clients 256`.
-bench OP="mixed" *ARGS:
-    cargo run --release -p kvctl -- bench --op {{ OP }} -o json {{ ARGS }}
+# The tables of docs/performance.md from scratch, beside etcd, ZooKeeper and Redis: `just bench`, `just bench peers --rounds 1`, `just bench --help`.
+bench *ARGS:
+    scripts/bench {{ ARGS }}
+
+# What codec, log, core and state cost by themselves: `just microbench`, `just microbench -p quorumkv-wal`.
+microbench *ARGS="-p quorumkv-protocol -p quorumkv-wal -p quorumkv-replica -p kvd":
+    cargo bench {{ ARGS }} --benches
