@@ -132,10 +132,13 @@ impl Session {
             Ok(Ok(Ok(response))) => return Ok(response),
             Ok(Ok(Err(quiet))) => {
                 let failure = ConnectionFailure::Silent(quiet);
-                return Err(ExchangeError::Lost(ConnectionError {
-                    endpoint: self.endpoint.clone(),
-                    failure,
-                }));
+                let error = ConnectionError { endpoint: self.endpoint.clone(), failure };
+                let is_unsent = gate.withdraw();
+                return Err(if is_unsent {
+                    ExchangeError::NotSent(error)
+                } else {
+                    ExchangeError::Lost(error)
+                });
             }
             Ok(Err(_)) | Err(_) => {}
         }

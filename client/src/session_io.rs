@@ -37,6 +37,8 @@ pub(crate) struct SessionIo {
     ended: Arc<OnceLock<ConnectionFailure>>,
     patience: Patience,
     in_flight: usize,
+    /// Taken from the queue, and not sent yet.
+    batch: Vec<Call>,
 }
 
 impl SessionIo {
@@ -50,6 +52,7 @@ impl SessionIo {
             ended: end.ended,
             patience,
             in_flight,
+            batch: Vec::new(),
         }
     }
 
@@ -62,9 +65,8 @@ impl SessionIo {
     }
 
     async fn serve(&mut self, context: &Context) -> Result<std::convert::Infallible, ConnectionFailure> {
-        let Self { stream, traffic, queue, patience, in_flight, .. } = self;
+        let Self { stream, traffic, queue, patience, in_flight, batch, .. } = self;
         let (mut reader, mut writer) = stream.split();
-        let mut batch = Vec::new();
         let mut clock = interval(patience.probe() / 4);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         traffic.receive(context)?;
@@ -93,7 +95,7 @@ impl SessionIo {
                         traffic.heard();
                     }
                 }
-                taken = queue.recv_many(&mut batch, room), if room > 0 && traffic.outbox.len() < HIGH_WATER => {
+                taken = queue.recv_many(batch, room), if room > 0 && traffic.outbox.len() < HIGH_WATER => {
                     if taken == 0 {
                         return Err(ConnectionFailure::Closed);
                     }

@@ -73,8 +73,13 @@ impl<'a> Operation<'a> {
             };
             match next {
                 Next::Done(result) => return Ok(result),
-                Next::TryAgain if self.route.goes_on(&self.shared.pool).await => {}
-                Next::TryAgain | Next::GiveUp => return Err(self.attempts.into_error()),
+                Next::TryAgain => {
+                    self.shared.pool.pass();
+                    if !self.route.goes_on(&self.shared.pool).await {
+                        return Err(self.attempts.into_error());
+                    }
+                }
+                Next::GiveUp => return Err(self.attempts.into_error()),
             }
         }
     }

@@ -57,8 +57,7 @@ fn append() -> PeerEnvelope {
 /// An answer to an asker that has all values.
 fn sampled() -> PeerEnvelope {
     let answer = |version| KeyAnswer::Present { id: id(version), checksum: 0xdead_beef, value: None };
-    let standing =
-        Standing { last: id(1_000_100), promise: id(1).epoch, committed: Version::new(1_000_000) };
+    let standing = Standing { last: id(1_000_100), promise: id(1).epoch, committed: Version::new(1_000_000) };
     let reply = ReadSampleReply { configuration: id(1), standing, keys: (1..=MANY).map(answer).collect() };
     PeerEnvelope { correlation: 12, body: PeerMessage::ReadSampleReply(reply) }
 }

@@ -1,7 +1,11 @@
 //! What the replication state machine itself costs, of one leader and two followers: `cargo bench -p quorumkv-replica`.
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark is no part of the state machine")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a benchmark is no part of the state machine"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +16,9 @@ use quorumkv_protocol::client::{Write, WriteRequest};
 use quorumkv_protocol::membership::{Configuration, Member};
 use quorumkv_protocol::{ClientId, EntryId, NodeId, RequestId, Version};
 use quorumkv_replica::requests::Known;
-use quorumkv_replica::{Input, Record, Recovered, Replica, Settings, StateView, Timestamp, Token, Unreadable};
+use quorumkv_replica::{
+    Input, Record, Recovered, Replica, Settings, StateView, Timestamp, Token, Unreadable,
+};
 
 /// Requests that are handled together.
 const MANY: u64 = 64;
@@ -130,7 +136,11 @@ fn step(criterion: &mut Criterion) {
     let before = cluster.answers;
     cluster.write();
     cluster.read();
-    assert_eq!(cluster.answers - before, 2 * usize::try_from(MANY).expect("a small number"), "all are answered");
+    assert_eq!(
+        cluster.answers - before,
+        2 * usize::try_from(MANY).expect("a small number"),
+        "all are answered"
+    );
     group.bench_function("writes, on three nodes", |b| {
         b.iter_batched(|| (), |()| cluster.write(), BatchSize::PerIteration);
     });

@@ -6,7 +6,7 @@ use ahash::RandomState;
 use bytes::Bytes;
 use quorumkv_protocol::entry::Entry;
 use quorumkv_protocol::{RequestId, Version};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 /// Versions of unapplied entries by the key they touch and by the request they came from.
 ///
@@ -35,7 +35,13 @@ impl Overlay {
     /// The entry was appended to the log.
     pub(crate) fn add(&mut self, entry: &Entry) {
         for effect in entry.effects() {
-            self.keys.entry(effect.key().clone()).or_default().push(entry.id.version);
+            if let Some(versions) = self.keys.get_mut(effect.key()) {
+                versions.push(entry.id.version);
+            } else {
+                // In memory of its own: the entry's is part of a larger piece, and a key that is written all the time stays here.
+                let key = Bytes::copy_from_slice(effect.key());
+                self.keys.insert(key, smallvec![entry.id.version]);
+            }
         }
         if let Some(answered) = entry.answered() {
             self.requests.insert(answered.request, entry.id.version);

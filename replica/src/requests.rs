@@ -24,8 +24,8 @@ pub const MAX_RESULTS: usize = 100_000;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Requests {
     clients: BTreeMap<ClientId, Client>,
-    /// Which result to forget first.
-    oldest: BTreeMap<Version, RequestId>,
+    /// Which result to forget first, with the floor of its client when it came: what is stored of it must not depend on when that is.
+    oldest: BTreeMap<Version, (RequestId, u64)>,
     horizon: Version,
     capacity: usize,
 }
@@ -166,7 +166,7 @@ impl Requests {
             self.oldest.remove(&version);
             changes.removed.push((request, version));
         }
-        self.oldest.insert(entry.id.version, request);
+        self.oldest.insert(entry.id.version, (request, client.floor));
         changes.inserted = Some(Row { request, floor: client.floor, version: entry.id.version, outcome });
         self.evict(&mut changes);
         changes
@@ -175,7 +175,7 @@ impl Requests {
     /// Forgets the oldest results until the table is within its capacity.
     fn evict(&mut self, changes: &mut Changes) {
         while self.oldest.len() > self.capacity {
-            let Some((version, request)) = self.oldest.pop_first() else { return };
+            let Some((version, (request, _))) = self.oldest.pop_first() else { return };
             if let Some(client) = self.clients.get_mut(&request.client) {
                 client.results.remove(&request.sequence);
                 if client.results.is_empty() {
@@ -193,7 +193,7 @@ impl Requests {
         self.clients.iter().flat_map(|(id, client)| {
             client.results.iter().map(|(sequence, done)| Row {
                 request: RequestId { client: *id, sequence: *sequence },
-                floor: client.floor,
+                floor: self.oldest[&done.version].1,
                 version: done.version,
                 outcome: done.outcome,
             })
@@ -202,10 +202,9 @@ impl Requests {
 
     /// The results of entries after `version`, in their order.
     pub fn rows_after(&self, version: Version) -> impl Iterator<Item = Row> {
-        self.oldest.range(version.next()..).filter_map(|(&version, &request)| {
-            let client = self.clients.get(&request.client)?;
-            let outcome = client.results.get(&request.sequence)?.outcome;
-            Some(Row { request, floor: client.floor, version, outcome })
+        self.oldest.range(version.next()..).map(|(&version, &(request, floor))| {
+            let outcome = self.clients[&request.client].results[&request.sequence].outcome;
+            Row { request, floor, version, outcome }
         })
     }
 
@@ -223,7 +222,7 @@ impl Requests {
         if is_known || self.oldest.contains_key(&row.version) || self.oldest.len() == self.capacity {
             return Err(row);
         }
-        self.oldest.insert(row.version, row.request);
+        self.oldest.insert(row.version, (row.request, row.floor));
         let client = self
             .clients
             .entry(row.request.client)

@@ -2,6 +2,7 @@
 //!
 //! Answers speak of durable entries only: what is not synced yet proves nothing.
 
+use bytes::Bytes;
 use quorumkv_mutants::Mutant;
 use quorumkv_protocol::peer::{KeyAnswer, KeyProbe, PeerMessage, ReadSample, ReadSampleReply, Standing};
 use quorumkv_protocol::{EntryId, NodeId, Version};
@@ -114,7 +115,8 @@ impl<S: StateView> Replica<S> {
             Some(value) => KeyAnswer::Present {
                 id: entry.id,
                 checksum: crc32c::crc32c(value),
-                value: Some(value.clone()),
+                // Copied, since what is counted is its length: the entry's is part of a larger piece of memory.
+                value: Some(Bytes::copy_from_slice(value)),
             },
             None => KeyAnswer::Absent { deleted: Some(entry.id) },
         })

@@ -57,6 +57,7 @@ impl Appender {
     ) -> Appender {
         let active = Arc::clone(shared.read().active());
         let End { position, previous } = end;
+        housekeeper.note(position - active.start);
         Appender {
             shared,
             disk,

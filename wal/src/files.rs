@@ -159,8 +159,9 @@ impl LogFile for DiskFile {
             self.direct.as_ref().filter(|_| is_whole && bytes.as_ptr().align_offset(BLOCK) == 0)
         {
             match direct.write_all_at(bytes, offset) {
-                // Its blocks are larger.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                // Its blocks are larger, or it cannot do this after all.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {}
                 written => return written,
             }
         }

@@ -194,10 +194,8 @@ impl Room {
     /// Lets the log have the disk for a while if there is time: the spare is to be ready when the last segment is half full.
     fn goes_on(&self, written: u64) -> bool {
         let chores = self.lock();
-        if chores.stop
-            || chores.spare_awaited
-            || written < self.filled.load(Ordering::Relaxed).saturating_mul(2)
-        {
+        let is_urgent = chores.spare_awaited || !chores.trimmed.is_empty();
+        if chores.stop || is_urgent || written < self.filled.load(Ordering::Relaxed).saturating_mul(2) {
             return !chores.stop;
         }
         let waited = self.changed.wait_timeout(chores, PAUSE);

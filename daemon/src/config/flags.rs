@@ -130,7 +130,7 @@ pub struct Flags {
     /// Most client connections [default: 10000]
     #[arg(long, env = "KVD_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
-    /// Memory for blocks of the state that were read from disk, in MiB [default: 32]
+    /// Memory for what was read of the state lately, rows and blocks of tables, in MiB [default: 32]
     #[arg(long, env = "KVD_CACHE_MIB", value_name = "MIB")]
     pub cache_mib: Option<u64>,
     /// Log kept for replicas that lag, in KiB; who lags further is sent a snapshot [default: 65536]

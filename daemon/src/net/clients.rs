@@ -44,6 +44,7 @@ const CONNECTION_MEMORY: usize = CLIENT_MEMORY / 2;
 /// Where a request's answer goes. It is sent exactly once.
 #[derive(Debug)]
 pub(crate) struct ReplyTo {
+    responses: Sender<Queued>,
     correlation: u64,
     place: Place,
 }
@@ -66,7 +67,6 @@ struct Connection {
     in_flight: Semaphore,
     memory: Budget,
     shares: Budget,
-    responses: Sender<Queued>,
 }
 
 impl Place {
@@ -101,13 +101,12 @@ struct Queued {
 impl ReplyTo {
     /// Sends the answer; nobody is there to hear it if the connection has ended.
     pub(crate) fn send(self, mut body: Response) {
-        let Self { correlation, mut place } = self;
+        let Self { responses, correlation, mut place } = self;
         if let Err(message) = place.charge(value_bytes(&body)) {
             body = failure(ErrorCode::Overloaded, message);
         }
         let response = ResponseEnvelope { correlation, body };
-        let connection = Arc::clone(&place.connection);
-        let _ = connection.responses.try_send(Queued { response, _place: place });
+        let _ = responses.try_send(Queued { response, _place: place });
     }
 
     /// Says why the request failed.
@@ -202,7 +201,6 @@ impl Session {
             in_flight: Semaphore::new(Limits::DEFAULT.in_flight as usize),
             memory: self.clients.memory.clone(),
             shares: Budget::new(CONNECTION_MEMORY),
-            responses,
         });
         loop {
             let Ok(permit) = connection.in_flight.acquire().await else { return Ok(()) };
@@ -214,14 +212,14 @@ impl Session {
                 Err(error) => {
                     if let ConnectionError::Frame(_) = &error {
                         // No request can be told apart in it, so the answer bears the number that no request has.
-                        let reply = ReplyTo { correlation: 0, place };
+                        let reply = ReplyTo { responses, correlation: 0, place };
                         reply.fail(ErrorCode::Malformed, format!("{error}; the connection is closed"));
                     }
                     return Err(error);
                 }
             };
             place.charge = charge;
-            let reply = ReplyTo { correlation: envelope.correlation, place };
+            let reply = ReplyTo { responses: responses.clone(), correlation: envelope.correlation, place };
             let timeout = Duration::from_millis(u64::from(envelope.timeout_ms));
             self.take(envelope.body, timeout, reply).await;
         }

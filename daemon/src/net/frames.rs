@@ -185,7 +185,8 @@ pub(crate) async fn receive<T: Serialize + DeserializeOwned>(
     Ok(receive_charged(reader).await?.0)
 }
 
-/// The next message of another node. Entries in it share one piece of memory, which holds nothing else: reads come in between.
+/// The next message of another node. Entries in it share one piece of memory. A short frame gets one of its own, since what came with it
+/// may be anything; a long one takes at least half of the piece that it came in.
 pub(crate) async fn receive_entries<T: Serialize + DeserializeOwned>(
     reader: &mut Reader,
 ) -> Result<T, ConnectionError> {

@@ -142,6 +142,9 @@ impl Pending {
             ErrorCode::Corruption => {
                 let name = |node: NodeId| self.node.address_of(node).unwrap_or_else(|| node.to_string());
                 match differing {
+                    Some((one, other)) if one == other => {
+                        format!("{} holds a value that is not what was written: its disk or its memory is damaged", name(one))
+                    }
                     Some((one, other)) => format!(
                         "{} and {} hold different data under one version: one of them has a damaged disk",
                         name(one),

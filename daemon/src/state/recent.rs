@@ -4,7 +4,7 @@
 //! all, and so never gets there. Nothing is lost by that. The state was never synced while entries are applied; what a process had only
 //! here when it ends is in its log.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quorumkv_protocol::entry::{Body, Entry};
 use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{EntryId, RequestId, Version};
-use quorumkv_replica::requests::{Changes, Known, Requests, Row};
+use quorumkv_replica::requests::{Changes, Requests, Row};
 
 use super::Record;
 use super::rows::Rows;
@@ -44,8 +44,8 @@ pub(super) struct Batch {
     data: HashMap<Bytes, Option<Record>, RandomState>,
     /// Results of these entries that are not forgotten again. Gathered only when the batch is moved.
     pub(super) results: Vec<Row>,
-    /// Requests whose results are in the database and were forgotten.
-    pub(super) forgotten: Vec<RequestId>,
+    /// Requests whose results are in the database and were forgotten; some may have come again.
+    forgotten: Vec<RequestId>,
     pub(super) horizon: Option<Version>,
     pub(super) configuration: Option<Configuration>,
 }
@@ -85,19 +85,21 @@ impl Recent {
         self.open.taken
     }
 
-    /// What is to be moved now; nothing if nothing was applied. `requests` is the table after all of it. `Err` if the move before
-    /// has failed.
-    pub(super) fn begin_move(&mut self, requests: &Requests) -> Result<Option<Arc<Batch>>, MoveFailed> {
+    /// Up to this version, the database has everything, or has been given it.
+    pub(super) const fn before(&self) -> Version {
+        self.open.before.version
+    }
+
+    /// What is to be moved now; nothing if nothing was applied. `results` are those after [`before`](Self::before). `Err` if the move
+    /// before has failed.
+    pub(super) fn begin_move(&mut self, results: Vec<Row>) -> Result<Option<Arc<Batch>>, MoveFailed> {
         if self.moving.is_some() {
             return Err(MoveFailed);
         }
         if self.open.applied != self.open.before {
             let next = Batch::after(self.open.applied);
-            let mut batch = std::mem::replace(&mut self.open, next);
-            batch.results = requests.rows_after(batch.before.version).collect();
-            let is_back = |request| matches!(requests.lookup(request, Version::ZERO), Known::Done(_));
-            batch.forgotten.retain(|&request| !is_back(request));
-            self.moving = Some(Arc::new(batch));
+            let batch = std::mem::replace(&mut self.open, next);
+            self.moving = Some(Arc::new(Batch { results, ..batch }));
         }
         Ok(self.moving.clone())
     }
@@ -139,6 +141,15 @@ impl Batch {
     /// The keys that changed, and what they hold: nothing, if they are deleted.
     pub(super) fn data(&self) -> impl ExactSizeIterator<Item = (&Bytes, Option<&Record>)> {
         self.data.iter().map(|(key, record)| (key, record.as_ref()))
+    }
+
+    /// Requests whose results are to be removed from the database.
+    pub(super) fn forgotten(&self) -> impl Iterator<Item = RequestId> {
+        let back: HashSet<RequestId, RandomState> = match self.forgotten.is_empty() {
+            true => HashSet::default(),
+            false => self.results.iter().map(|row| row.request).collect(),
+        };
+        self.forgotten.iter().copied().filter(move |request| !back.contains(request))
     }
 
     fn add(&mut self, entry: &Entry, requests: &mut Requests) {

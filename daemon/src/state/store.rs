@@ -244,8 +244,11 @@ impl Store {
     pub(super) fn settle(&self) -> fjall::Result<()> {
         let _one_at_a_time = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = {
+            // Nothing is applied while this is held, so it is the table after all of what is moved.
             let requests = self.requests.read().expect(REQUESTS_INTACT);
-            self.write_recent().begin_move(&requests).map_err(|MoveFailed| fjall::Error::Poisoned)?
+            let before = self.read_recent().before();
+            let results = requests.rows_after(before).collect();
+            self.write_recent().begin_move(results).map_err(|MoveFailed| fjall::Error::Poisoned)?
         };
         if let Some(batch) = batch {
             self.commit(&batch)?;
@@ -255,7 +258,7 @@ impl Store {
     }
 
     fn commit(&self, batch: &Batch) -> fjall::Result<()> {
-        let items = batch.data().len() + batch.results.len() + batch.forgotten.len() + 3;
+        let items = batch.data().len() + 2 * batch.results.len() + 3;
         // To the system, not to the disk: the end of the process alone loses nothing of it.
         let mut out = OwnedWriteBatch::with_capacity(self.database.clone(), items)
             .durability(Some(PersistMode::Buffer));
@@ -270,8 +273,8 @@ impl Store {
         for row in &batch.results {
             out.insert(&self.meta, format::request_key(row.request), format::row_value(row));
         }
-        for request in &batch.forgotten {
-            out.remove(&self.meta, format::request_key(*request));
+        for request in batch.forgotten() {
+            out.remove(&self.meta, format::request_key(request));
         }
         if let Some(horizon) = batch.horizon {
             out.insert(&self.meta, format::HORIZON, format::horizon_value(horizon));

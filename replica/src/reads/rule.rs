@@ -103,7 +103,8 @@ pub(crate) fn is_void(ours: EntryId, theirs: EntryId, last: EntryId) -> bool {
     theirs > ours || (theirs != ours && last > ours)
 }
 
-/// Two members that hold different values under one entry id, if there are any: corruption.
+/// Two members that hold different values under one entry id, if there are any, or one whose value is not what its own checksum says:
+/// corruption.
 pub(crate) fn differing(answers: &[Answer]) -> Option<(NodeId, NodeId, EntryId)> {
     let values = || {
         answers.iter().filter_map(|answer| match answer.key {
@@ -111,9 +112,20 @@ pub(crate) fn differing(answers: &[Answer]) -> Option<(NodeId, NodeId, EntryId)>
             KeyAnswer::Absent { .. } => None,
         })
     };
-    values().find_map(|(id, checksum, node)| {
+    let differing = values().find_map(|(id, checksum, node)| {
         values().find(|other| other.0 == id && other.1 != checksum).map(|other| (node, other.2, id))
-    })
+    });
+    differing.or_else(|| answers.iter().find_map(changed).map(|(node, id)| (node, node, id)))
+}
+
+/// A value that is not what it was when its checksum was made. That is kept with it, so it may have changed in memory.
+fn changed(answer: &Answer) -> Option<(NodeId, EntryId)> {
+    match &answer.key {
+        KeyAnswer::Present { id, checksum, value: Some(value) } if crc32c::crc32c(value) != *checksum => {
+            Some((answer.node, *id))
+        }
+        KeyAnswer::Present { .. } | KeyAnswer::Absent { .. } => None,
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ fn id(counter: u64, version: u64) -> EntryId {
 }
 
 fn present(id: EntryId) -> KeyAnswer {
-    KeyAnswer::Present { id, checksum: 0, value: Some(Bytes::from(id.to_string())) }
+    let value = Bytes::from(id.to_string());
+    KeyAnswer::Present { id, checksum: crc32c::crc32c(&value), value: Some(value) }
 }
 
 const fn deleted(id: EntryId) -> KeyAnswer {
@@ -130,13 +131,14 @@ fn the_higher_epoch_decides_however_short_its_log_is() {
 
 #[test]
 fn different_data_under_one_id_is_corruption() {
-    let with = |node, checksum, id| {
-        settled(node, id, KeyAnswer::Present { id, checksum, value: Some(Bytes::new()) })
-    };
+    let with = |node, checksum, id| settled(node, id, KeyAnswer::Present { id, checksum, value: None });
     let same = [with(A, 7, id(1, 2)), with(B, 7, id(1, 2)), with(C, 8, id(1, 3))];
     assert_eq!(differing(&same), None);
     let different = [with(A, 7, id(1, 2)), with(B, 8, id(1, 2))];
     assert_eq!(differing(&different), Some((A, B, id(1, 2))));
+    let value = Some(Bytes::from_static(b"changed"));
+    let changed = settled(B, id(1, 2), KeyAnswer::Present { id: id(1, 2), checksum: 7, value });
+    assert_eq!(differing(&[with(A, 7, id(1, 2)), changed]), Some((B, B, id(1, 2))));
 }
 
 /// Wrong rule (a): what all members sampled hold for the key, by value and version. The epochs of their logs are left

@@ -72,6 +72,26 @@ fn equal_states_have_equal_digests_whatever_became_of_them_before() {
 }
 
 #[test]
+fn when_results_went_into_the_database_makes_no_difference() {
+    let dir = tempdir().expect("a directory");
+    let entry = |version, floor| {
+        let request = RequestId { client: ClientId::new(1), sequence: version };
+        let (effects, outcome) = (Vec::new(), Outcome::Applied);
+        Entry { id: id_at(version), body: Body::Write(EvaluatedWrite { request, floor, effects, outcome }) }
+    };
+    // The second result stays, and meanwhile its client has finished with the first.
+    let log = [entry(1, 1), entry(2, 1), entry(3, 2)];
+    let at_once = open(&dir.path().join("at-once"));
+    at_once.apply(&log).expect("apply");
+    let one_by_one = open(&dir.path().join("one-by-one"));
+    for entry in &log {
+        one_by_one.apply(std::slice::from_ref(entry)).expect("apply");
+        one_by_one.settle().expect("move");
+    }
+    assert_eq!(digests(&one_by_one, 1 << 20), digests(&at_once, 1 << 20));
+}
+
+#[test]
 fn any_changed_byte_of_a_table_is_found() {
     let dir = tempdir().expect("a directory");
     let state = open(dir.path());
