@@ -258,7 +258,7 @@ impl Store {
     }
 
     fn commit(&self, batch: &Batch) -> fjall::Result<()> {
-        let items = batch.data().len() + 2 * batch.results.len() + 3;
+        let items = batch.data().len() + batch.results.len() + 3;
         // To the system, not to the disk: the end of the process alone loses nothing of it.
         let mut out = OwnedWriteBatch::with_capacity(self.database.clone(), items)
             .durability(Some(PersistMode::Buffer));

@@ -318,7 +318,7 @@ fn record(record: &LogRecord, buffer: &mut BytesMut) -> wal::Record {
     }
 }
 
-/// Bytes that the record's payload takes, or a little more.
+/// Bytes that the record's payload takes.
 fn payload_size(record: &LogRecord) -> usize {
     match record {
         LogRecord::Entry(entry) => frame::encoded_length(&entry.body),
