@@ -1,6 +1,7 @@
 //! A node from its start to its end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use quorumkv_protocol::membership::Configuration;
 use quorumkv_protocol::{ClusterId, NodeId};
 use quorumkv_replica::{Recovered, Replica, Settings};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -39,6 +40,10 @@ use crate::storage::{Applier, Journal, SnapshotServer, StateHandle};
 
 /// Events that may wait for the owner.
 const EVENTS: usize = 16_384;
+
+/// Connections that the system holds while this program has no time to take them. The usual 128 are soon full when all clients come at
+/// once, after a restart, and whoever finds it so is kept waiting for a second or more.
+const BACKLOG: u32 = 4096;
 
 /// A node that starts looks this long whether its directory is a copy of a running node's.
 const CURIOSITY: Duration = Duration::from_secs(1);
@@ -157,11 +162,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     if identity.membership.is_some() {
         refuse_duplicate(identity.node, &config.advertise.to_string()).await?;
     }
-    let listener = listen(&config, config.port).await?;
-    let admin_listener = match config.admin_port {
-        Some(port) => Some(listen(&config, port).await?),
-        None => None,
-    };
+    let listener = listen(&config, config.port)?;
+    let admin_listener = config.admin_port.map(|port| listen(&config, port)).transpose()?;
     let (routes, metrics) = (Arc::<Routes>::default(), Arc::new(Metrics::new()));
     let (events_in, events) = mpsc::channel(EVENTS);
     #[allow(clippy::disallowed_methods, reason = "it holds no more than the owner has asked for; see Done")]
@@ -203,11 +205,16 @@ async fn refuse_duplicate(node: NodeId, address: &str) -> Result<(), RunError> {
     }
 }
 
-async fn listen(config: &Config, port: u16) -> Result<TcpListener, RunError> {
-    let address = std::net::SocketAddr::new(config.host, port);
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| RunError::Listen { address: address.to_string(), source })
+fn listen(config: &Config, port: u16) -> Result<TcpListener, RunError> {
+    let address = SocketAddr::new(config.host, port);
+    bind(address).map_err(|source| RunError::Listen { address: address.to_string(), source })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Start {

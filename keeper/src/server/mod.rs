@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -49,6 +49,10 @@ pub use self::tls::{Secure, TlsError};
 
 /// Events that may wait for the owner: more than all connections together have at a time, so that none waits unseen.
 const EVENTS: usize = 1 << 18;
+
+/// Connections that the system holds while this program has no time to take them. The usual 128 are soon full when all clients come at
+/// once, after a restart, and whoever finds it so is kept waiting for a second or more.
+const BACKLOG: u32 = 4096;
 
 /// Connections get this long to take what they are still to be sent when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -197,10 +201,10 @@ impl Server {
         let handshakes = Arc::default();
         let acceptor =
             config.secure.as_ref().map(|secure| secure.acceptor(Arc::clone(&handshakes))).transpose()?;
-        let (listener, address) = listen(config.host, config.port).await?;
+        let (listener, address) = listen(config.host, config.port)?;
         let secure = match (&config.secure, acceptor) {
             (Some(secure), Some(acceptor)) => {
-                let (listener, address) = listen(config.host, secure.port).await?;
+                let (listener, address) = listen(config.host, secure.port)?;
                 Some((listener, address, acceptor))
             }
             _ => None,
@@ -359,12 +363,17 @@ async fn open(config: &Config, to_failure: Arc<watch::Sender<Option<String>>>) -
     Ok((storage, tree, durable))
 }
 
-async fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
+fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
     let address = SocketAddr::new(host, port);
-    let at = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(at)?;
-    let bound = listener.local_addr().map_err(at)?;
-    Ok((listener, bound))
+    bind(address).map_err(|source| StartError::Listen { address, source })
+}
+
+fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let bound = socket.local_addr()?;
+    Ok((socket.listen(BACKLOG)?, bound))
 }
 
 /// When the program that runs was made.

@@ -16,7 +16,7 @@ use quorumkv_protocol::{ClientId, ErrorCode, RequestId, Version};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The longest that a test waits for an answer or the end of a connection. Nothing depends on how long it takes.
+/// The longest that a test waits for a connection, an answer or the end. Nothing depends on how long it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of a frame that a node may send: whatever it likes.
@@ -31,7 +31,8 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects and says nothing.
     pub(crate) fn connect(address: &str) -> Result<Self> {
-        let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+        let stream = TcpStream::connect_timeout(&address.parse()?, PATIENCE)
+            .with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
