@@ -213,6 +213,16 @@ impl Metrics {
         r.register("zookeeper_connected", "1 if the ZooKeeper session is connected", self.zookeeper.clone());
     }
 
+    /// Writes that have come.
+    pub(crate) fn writes(&self) -> u64 {
+        self.usual.write.get()
+    }
+
+    /// Whether this node leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.leader.get() == 1
+    }
+
     /// A request came in.
     pub(crate) fn request(&self, request: &Request) {
         let operation = match request {

@@ -366,7 +366,7 @@ impl Start {
             replica: Replica::new(node.id, recovered, state, settings),
             journal,
             applier,
-            snapshots: SnapshotServer::new(node.state().clone()),
+            snapshots: SnapshotServer::new(node.state().clone(), Arc::clone(&node.metrics)),
             pending: Pending::new(Arc::clone(node)),
             election: Election::new(Arc::clone(node), coordinator, self.done.clone(), session_timeout),
             takeover: Stopwatch::default(),

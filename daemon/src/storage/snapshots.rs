@@ -9,6 +9,7 @@ use quorumkv_protocol::peer::{SnapshotChunk, SnapshotPosition};
 use quorumkv_protocol::{NodeId, Version};
 
 use crate::fatal::die;
+use crate::metrics::Metrics;
 use crate::state::{ChunkError, ReadError, SnapshotSource, State};
 
 /// Bytes of one piece.
@@ -17,17 +18,24 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// A snapshot that nobody has asked about for this long is let go: it keeps replaced values on the disk.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// The longest rest before a piece is sent. Replicas ask again after some times as long.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+
 /// One open snapshot for each replica that is being restored.
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotServer {
     state: State,
+    metrics: Arc<Metrics>,
     open: Arc<Mutex<HashMap<NodeId, Open>>>,
 }
 
 #[derive(Clone, Debug)]
 struct Open {
     source: Arc<SnapshotSource>,
+    /// When a piece was sent last.
     used: Instant,
+    /// Writes that had come by then.
+    writes: u64,
     sent: u64,
     /// Bytes of the state when the snapshot was opened: what it comes to, more or less.
     total: u64,
@@ -55,11 +63,15 @@ impl ServeError {
 }
 
 impl SnapshotServer {
-    pub(crate) fn new(state: State) -> Self {
-        Self { state, open: Arc::default() }
+    pub(crate) fn new(state: State, metrics: Arc<Metrics>) -> Self {
+        Self { state, metrics, open: Arc::default() }
     }
 
     /// The piece at `resume` if that snapshot is still held for the replica; else the first piece of a new one. Blocks.
+    ///
+    /// While this node leads and clients write, the replica is kept waiting for as long as it has taken for the piece before: it is
+    /// restored in half of the time, and the other half of the disks and processors is the clients'. A contender that needs the state to
+    /// lead is not kept waiting.
     pub(crate) fn chunk(
         &self,
         node: NodeId,
@@ -78,11 +90,16 @@ impl SnapshotServer {
                 let source = Arc::new(source);
                 // It is only told to people.
                 let total = self.state.disk_bytes().unwrap_or_default();
-                (Open { source, used: Instant::now(), sent: 0, total }, bytes::Bytes::new())
+                let writes = self.metrics.writes();
+                (Open { source, used: Instant::now(), writes, sent: 0, total }, bytes::Bytes::new())
             }
         };
         let chunk = snapshot.source.chunk(&cursor, CHUNK_BYTES)?;
-        snapshot.used = Instant::now();
+        let writes = self.metrics.writes();
+        if writes > snapshot.writes && !cursor.is_empty() && self.metrics.leads() {
+            std::thread::sleep(snapshot.used.elapsed().min(LONGEST_REST));
+        }
+        (snapshot.used, snapshot.writes) = (Instant::now(), writes);
         snapshot.sent += chunk.data.len() as u64;
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(node, snapshot);
         Ok(chunk)
