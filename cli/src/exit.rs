@@ -51,7 +51,7 @@ impl Code {
     /// What to do, where the message itself does not say it.
     const fn advice(self) -> Option<&'static str> {
         match self {
-            Self::Usage => Some("see `kvctl --help`"),
+            Self::Usage => Some("see `kvctl --help`, or `kvctl COMMAND --help`"),
             Self::Unreachable => Some("check that the nodes run, and the addresses (-e, KVCTL_ENDPOINTS)"),
             Self::NoQuorum => Some("see `kvctl status`, then try again"),
             Self::OutcomeUnknown => Some("read the key before you decide whether to write again"),

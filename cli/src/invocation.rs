@@ -274,15 +274,21 @@ fn import(file: PathBuf, checkpoint: Option<PathBuf>, window: usize) -> Result<I
     Ok(Import { input, checkpoint, window })
 }
 
+/// The longest value that nodes take, in bytes.
+const LONGEST_VALUE: usize = 8 << 20;
+
 fn check_bench(arguments: BenchArguments) -> Result<BenchArguments, Failure> {
-    let at_least_one = [
-        ("--clients", arguments.clients),
-        ("--connections", arguments.connections),
-        ("--keys", arguments.keys),
-        ("--threads", arguments.threads),
+    let at_most = [
+        ("--clients", arguments.clients, 100_000),
+        ("--connections", arguments.connections, 10_000),
+        ("--keys", arguments.keys, 1_000_000_000),
+        ("--threads", arguments.threads, 1024),
     ];
-    if let Some((name, _)) = at_least_one.iter().find(|(_, number)| *number == 0) {
-        return Err(usage(format!("{name} must be at least 1")));
+    if let Some((name, _, most)) = at_most.iter().find(|(_, number, most)| !(1..=*most).contains(number)) {
+        return Err(usage(format!("{name} must be from 1 to {most}")));
+    }
+    if arguments.value_size > LONGEST_VALUE {
+        return Err(Failure::new(Code::Limit, format!("a value has at most {LONGEST_VALUE} bytes")));
     }
     if !(0.1..=86_400.0).contains(&arguments.seconds) {
         return Err(usage("--seconds must be from 0.1 to 86400"));
@@ -439,6 +445,10 @@ mod tests {
         );
         assert_eq!(refused(&["kvctl", "import", "f", "--window", "0"]), Some(Code::Usage));
         assert_eq!(refused(&["kvctl", "bench", "--clients", "0"]), Some(Code::Usage));
+        assert_eq!(refused(&["kvctl", "bench", "--keys", "99999999999"]), Some(Code::Usage));
+        assert_eq!(LONGEST_VALUE, quorumkv_protocol::hello::Limits::DEFAULT.value as usize);
+        let too_long = (LONGEST_VALUE + 1).to_string();
+        assert_eq!(refused(&["kvctl", "bench", "--value-size", &too_long]), Some(Code::Limit));
         assert_eq!(refused(&["kvctl", "bench", "--seconds", "nan"]), Some(Code::Usage));
     }
 

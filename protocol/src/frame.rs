@@ -25,7 +25,7 @@ pub const HELLO_FRAME_LIMIT: u32 = 4 << 10;
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum FrameError {
     /// The header announces more than this connection permits. Not a byte of the body was buffered.
-    #[error("a frame of {length} bytes is over the limit of {limit}")]
+    #[error("{}", too_long(*length, *limit))]
     TooLong {
         /// What the header announces, in bytes.
         length: u32,
@@ -43,6 +43,14 @@ pub enum FrameError {
         /// Bytes that the message takes when this crate encodes it.
         canonical: usize,
     },
+}
+
+fn too_long(length: u32, limit: u32) -> String {
+    if length.to_be_bytes() == *b"HTTP" {
+        return "this is HTTP, and not quorumkv's protocol: it may be the port for health and metrics"
+            .to_owned();
+    }
+    format!("a frame of {length} bytes is over the limit of {limit}")
 }
 
 /// Appends `message` as one frame.

@@ -47,7 +47,7 @@ fn a_wrong_command_line_ends_with_2_and_says_why() {
         (&["get", "k", "-e", "nowhere"], "host:port"),
         (&["kill", "zebra"], "neither an endpoint"),
         (&["export", "--resume"], "--file"),
-        (&["bench", "--clients", "0"], "at least 1"),
+        (&["bench", "--clients", "0"], "--clients must be from 1"),
         (&["bench", "--compare", "consul=127.0.0.1:8500"], "no system \"consul\""),
         (&["bench", "--compare", "127.0.0.1:2379"], "expected etcd=HOST:PORT"),
         (&["bench", "--compare", "etcd=localhost"], "no port"),

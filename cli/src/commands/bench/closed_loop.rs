@@ -108,9 +108,14 @@ impl Measured {
         self.last_error = other.last.or(self.last_error.take());
     }
 
-    /// Why the measurement is not to be relied on, if any operation failed.
+    /// Why the measurement is not to be relied on, if any operation failed, or none ended.
     pub(super) fn failure(&mut self) -> Option<Failure> {
-        let failure = self.last_error.take()?;
+        let Some(failure) = self.last_error.take() else {
+            return self.latencies.is_empty().then(|| {
+                Failure::new(Code::Other, "no operation ended in the time that was measured")
+                    .advise("measure for longer, with fewer clients or smaller values")
+            });
+        };
         let message = format!("{} operations failed, the last", self.errors);
         Some(failure.context(&message).detail("errors", self.errors))
     }

@@ -100,6 +100,7 @@ impl Measurement {
     pub(super) fn beside(mut self, kvd: Option<f64>) -> Self {
         if let (Some(compared), Some(kvd)) = (&mut self.compared, kvd)
             && self.ops_per_s > 0.0
+            && kvd > 0.0
         {
             compared.kvd_ratio = Some((kvd / self.ops_per_s * 100.0).round() / 100.0);
         }

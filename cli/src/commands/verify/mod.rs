@@ -52,6 +52,7 @@ pub(crate) async fn run(
         true => Some(Chaos::new(DevCluster::find(&invocation.endpoints)?, client.clone())),
         false => None,
     };
+    can_be_written(&arguments.html)?;
     let history_file = arguments.history.as_deref().map(create).transpose()?;
     client.ready().await?;
     let consistency = Consistency::from(arguments.consistency);
@@ -256,6 +257,17 @@ fn checked(operations: &[Operation], local: bool) -> Result<(Checked, Option<Sta
         return check_local(operations).map(|(checked, stale)| (checked, Some(stale)));
     }
     check(operations).map(|checked| (checked, None))
+}
+
+/// Whether a page could be written there, if there is something to show.
+fn can_be_written(path: &Path) -> Result<(), Failure> {
+    let is_new = !path.exists();
+    File::options()
+        .append(true)
+        .create(true)
+        .open(path)
+        .and_then(|_| if is_new { std::fs::remove_file(path) } else { Ok(()) })
+        .map_err(|error| Failure::io(&format!("write {}", path.display()), &error))
 }
 
 fn create(path: &Path) -> Result<File, Failure> {
