@@ -89,3 +89,10 @@ fn completions_exist_for_every_shell() {
         assert!(ran.text().contains("kill-leader"), "{shell}");
     }
 }
+
+#[test]
+fn a_page_that_could_not_be_written_is_named_before_anything_is_asked() {
+    let ran = kvctl(&["verify", "--html", "/nonexistent/page.html", "-e", "127.0.0.1:1"]);
+    assert_eq!((ran.code, ran.text()), (1, ""));
+    assert!(ran.stderr.contains("/nonexistent/page.html") && ran.stderr.contains("--html"), "{}", ran.stderr);
+}

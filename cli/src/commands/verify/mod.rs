@@ -261,13 +261,16 @@ fn checked(operations: &[Operation], local: bool) -> Result<(Checked, Option<Sta
 
 /// Whether a page could be written there, if there is something to show.
 fn can_be_written(path: &Path) -> Result<(), Failure> {
-    let is_new = !path.exists();
+    // A link that leads nowhere yet is not to be removed.
+    let is_new = path.symlink_metadata().is_err();
     File::options()
         .append(true)
         .create(true)
         .open(path)
         .and_then(|_| if is_new { std::fs::remove_file(path) } else { Ok(()) })
-        .map_err(|error| Failure::io(&format!("write {}", path.display()), &error))
+        .map_err(|error| {
+            Failure::io(&format!("write {}", path.display()), &error).advise("name another place with --html")
+        })
 }
 
 fn create(path: &Path) -> Result<File, Failure> {
